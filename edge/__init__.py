@@ -1,0 +1,1 @@
+"""Low-precision inference on edge devices."""

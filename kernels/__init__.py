@@ -1,0 +1,1 @@
+"""Kernels: the machine code that runs the operations of a program, made by Numba and LLVM."""

@@ -1,0 +1,1 @@
+"""Targets: what a program costs on each class of device."""
