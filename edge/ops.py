@@ -1,0 +1,401 @@
+"""The operations: what each takes, gives and means in shapes. Graph, program, verifier, kernels and converters all read this table.
+
+An operation is known by its number in files; numbers are never reused. Its operands are
+
+- input tensors (`TensorType`) and one output tensor,
+- constants by role, in the order of `OpDef.constants`; their `Encoding` says how they are stored,
+- attributes, whole numbers or (those in `OpDef.floats`) float32.
+
+`check` proves the shapes and encodings of one application; what an operation computes is `edge.kernels.reference`.
+
+Convolutions (conv2d, depthwise_conv2d, dense) share one arithmetic. With acc = sum of x * w over the window, where x is the stored
+integer less its zero point (int8, uint8), the value +-1 (bits) or the float:
+
+    output float32:  y = activation(acc * scale[o] + bias[o])
+    output int8:     q = clamp(round_half_even(y * (1 / scale_out)) + zero_point_out)
+    output bits:     +1 where acc >= threshold[o], else -1
+
+`scale` is absent for float32 filters. Outside taps count 0, or +1 with `pad_ones` (packed inputs only).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from edge.tensors import NO_HALO, Encoding, Halo, TensorType
+
+F32, U8, I8, BITS, I32 = Encoding.FLOAT32, Encoding.UINT8, Encoding.INT8, Encoding.BITS, Encoding.INT32
+
+MAX_ELEMENTS = 1 << 31  # of one tensor or constant; keeps every byte offset far inside int64
+MAX_ATTRIBUTE = 1 << 20  # strides, windows, pads
+MAX_ACCUMULATOR = (1 << 31) - 1
+
+
+class OpError(ValueError):
+    """Operands that do not fit an operation; the message is the reason, the caller adds where."""
+
+
+class Activation(enum.IntEnum):
+    """Functions of one value. NONE, RELU and LEAKY_RELU may be fused into other operations. Numbers are part of the file format.
+
+    RELU is min(max(x, 0), limit); LEAKY_RELU and ELU have slope `alpha` below zero.
+    """
+
+    NONE = 0
+    RELU = 1
+    LEAKY_RELU = 2
+    ELU = 3
+    SIGMOID = 4
+    TANH = 5
+
+
+FUSED_ACTIVATIONS = frozenset({Activation.NONE, Activation.RELU, Activation.LEAKY_RELU})
+
+
+@dataclass(frozen=True)
+class ConstantType:
+    """Encoding and logical shape of a constant."""
+
+    encoding: Encoding
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OpCall:
+    """One application of an operation, without its output."""
+
+    inputs: tuple[TensorType, ...]
+    constants: Mapping[str, ConstantType] = field(default_factory=dict)
+    attrs: Mapping[str, int | float] = field(default_factory=dict)
+
+    def i(self, name: str) -> int:
+        """A whole-number attribute."""
+        return int(self.attrs[name])
+
+
+@dataclass(frozen=True)
+class OpDef:
+    """An operation of the table.
+
+    `shape(call)` checks the operands against each other and returns the output's shape; `signatures` are the allowed
+    (input encoding, filter encoding or None, output encoding); `halo(call)` is the halo its first input must have.
+    """
+
+    name: str
+    number: int
+    shape: Callable[[OpCall], tuple[int, ...]]
+    signatures: frozenset[tuple[Encoding, Encoding | None, Encoding]]
+    inputs: tuple[int, int] = (1, 1)
+    constants: tuple[str, ...] = ()
+    attrs: tuple[str, ...] = ()
+    floats: frozenset[str] = frozenset({"alpha", "limit", "value"})
+    halo: Callable[[OpCall], Halo] = lambda call: NO_HALO
+    macs: Callable[[OpCall, tuple[int, ...]], int] = lambda call, shape: 0
+    in_place: bool = False  # the output may lie on the first input
+
+
+def _need(condition: bool, message: str) -> None:
+    if not condition:
+        raise OpError(message)
+
+
+# -- activations ---------------------------------------------------------------------------------------------------------------
+
+ACTIVATION_ATTRS = ("activation", "alpha", "limit")
+
+
+def _check_activation(call: OpCall, allowed: frozenset[Activation]) -> None:
+    number = call.i("activation")
+    _need(number in tuple(allowed), f"activation {number} is not one of {sorted(allowed)}")
+    _need(math.isfinite(call.attrs["alpha"]), f"alpha must be finite, got {call.attrs['alpha']}")
+    _need(not math.isnan(call.attrs["limit"]), "limit must be a number")
+
+
+# -- windows -------------------------------------------------------------------------------------------------------------------
+
+WINDOW_ATTRS = ("stride_h", "stride_w", "pad_top", "pad_bottom", "pad_left", "pad_right")
+CONV_ATTRS = (*WINDOW_ATTRS, "dilation_h", "dilation_w", "groups", "pad_ones", *ACTIVATION_ATTRS)
+POOL_ATTRS = ("window_h", "window_w", *WINDOW_ATTRS)
+
+
+def _axis(size: int, window: int, stride: int, before: int, after: int, axis: str) -> int:
+    _need(1 <= stride <= MAX_ATTRIBUTE, f"stride along {axis} must be at least 1, got {stride}")
+    _need(0 <= before <= MAX_ATTRIBUTE and 0 <= after <= MAX_ATTRIBUTE, f"padding along {axis} must not be negative")
+    padded = size + before + after
+    _need(window <= padded, f"a window of {window} does not fit the padded {axis} of {padded}")
+    return (padded - window) // stride + 1
+
+
+def _window_shape(call: OpCall, window_h: int, window_w: int) -> tuple[int, int]:
+    height, width, _ = call.inputs[0].hwc
+    rows = _axis(height, window_h, call.i("stride_h"), call.i("pad_top"), call.i("pad_bottom"), "height")
+    columns = _axis(width, window_w, call.i("stride_w"), call.i("pad_left"), call.i("pad_right"), "width")
+    return rows, columns
+
+
+def _effective(call: OpCall, taps_h: int, taps_w: int) -> tuple[int, int]:
+    for name in ("dilation_h", "dilation_w"):
+        _need(1 <= call.i(name) <= MAX_ATTRIBUTE, f"{name} must be at least 1, got {call.i(name)}")
+    return (taps_h - 1) * call.i("dilation_h") + 1, (taps_w - 1) * call.i("dilation_w") + 1
+
+
+def _conv_halo(call: OpCall) -> Halo:
+    """The halo the windows really reach: padding after the last window is not read."""
+    height, width, _ = call.inputs[0].hwc
+    taps_h, taps_w = _taps(call)
+    window_h, window_w = _effective(call, taps_h, taps_w)
+    rows, columns = _window_shape(call, window_h, window_w)
+    bottom = (rows - 1) * call.i("stride_h") + window_h - call.i("pad_top") - height
+    right = (columns - 1) * call.i("stride_w") + window_w - call.i("pad_left") - width
+    return Halo(call.i("pad_top"), max(0, bottom), call.i("pad_left"), max(0, right))
+
+
+def _taps(call: OpCall) -> tuple[int, int]:
+    shape = call.constants["filter"].shape
+    return (shape[1], shape[2]) if len(shape) == 4 else (shape[0], shape[1])
+
+
+# -- convolutions --------------------------------------------------------------------------------------------------------------
+
+FILTER_CONSTANTS = ("filter", "scale", "bias", "threshold")
+
+
+def _check_epilogue(call: OpCall, channels: int) -> None:
+    """Scale, bias and threshold fit `channels` outputs. Which must be there follows from the encodings (`check`)."""
+    for role, encoding in (("scale", F32), ("bias", F32), ("threshold", I32)):
+        constant = call.constants.get(role)
+        if constant is not None:
+            _need(constant == ConstantType(encoding, (channels,)), f"{role} must be {channels} x {encoding.name.lower()}")
+    if call.constants["filter"].encoding is F32:
+        _need("scale" not in call.constants, "a float32 filter takes no scale")
+    _check_activation(call, FUSED_ACTIVATIONS)
+
+
+def _check_accumulator(call: OpCall, terms: int) -> None:
+    largest = {BITS: 1, U8: 255 * 127, I8: 255 * 127}.get(call.inputs[0].encoding, 0)
+    _need(terms * largest <= MAX_ACCUMULATOR, f"{terms} products may overflow the 32-bit accumulator")
+
+
+def _conv2d_shape(call: OpCall) -> tuple[int, ...]:
+    channels_out, taps_h, taps_w, depth = _filter_shape(call, rank=4)
+    groups, channels = call.i("groups"), call.inputs[0].hwc[2]
+    _need(1 <= groups <= channels and channels % groups == 0, f"groups {groups} must divide the {channels} input channels")
+    _need(channels_out % groups == 0, f"groups {groups} must divide the {channels_out} output channels")
+    _need(depth == channels // groups, f"filter depth is {depth}, expected {channels // groups}")
+    _need(call.i("pad_ones") in (0, 1), "pad_ones must be 0 or 1")
+    _need(not call.i("pad_ones") or call.inputs[0].encoding is BITS, "pad_ones needs a packed input")
+    _check_epilogue(call, channels_out)
+    _check_accumulator(call, taps_h * taps_w * depth)
+    rows, columns = _window_shape(call, *_effective(call, taps_h, taps_w))
+    return rows, columns, channels_out
+
+
+def _depthwise_shape(call: OpCall) -> tuple[int, ...]:
+    taps_h, taps_w, channels_out = _filter_shape(call, rank=3)
+    channels = call.inputs[0].hwc[2]
+    _need(channels_out % channels == 0, f"{channels_out} filters are no multiple of the {channels} channels")
+    _need(call.i("groups") == channels, f"groups must be the {channels} channels, got {call.i('groups')}")
+    _need(call.i("pad_ones") == 0, "pad_ones needs a packed convolution")
+    _check_epilogue(call, channels_out)
+    _check_accumulator(call, taps_h * taps_w)
+    rows, columns = _window_shape(call, *_effective(call, taps_h, taps_w))
+    return rows, columns, channels_out
+
+
+def _dense_shape(call: OpCall) -> tuple[int, ...]:
+    channels_out, *window = _filter_shape(call, rank=4)
+    _need(tuple(window) == call.inputs[0].hwc, f"filter covers {tuple(window)}, the input is {call.inputs[0].hwc}")
+    _check_epilogue(call, channels_out)
+    _check_accumulator(call, math.prod(window))
+    return (channels_out,)
+
+
+def _filter_shape(call: OpCall, *, rank: int) -> tuple[int, ...]:
+    shape = call.constants["filter"].shape
+    _need(len(shape) == rank and min(shape) >= 1, f"filter must have {rank} axes of at least 1, got {shape}")
+    return shape
+
+
+def _conv_macs(call: OpCall, shape: tuple[int, ...]) -> int:
+    per_output = math.prod(call.constants["filter"].shape) // (shape[-1] or 1)
+    return math.prod(shape) * per_output
+
+
+_FLOAT_FILTERS = {(F32, F32, F32), (F32, I8, F32), (F32, BITS, F32)}
+_INT8_FILTERS = {(I8, I8, I8), (I8, I8, F32), (I8, I8, BITS), (U8, I8, F32), (U8, I8, BITS), (U8, I8, I8)}
+_PACKED = {(BITS, BITS, F32), (BITS, BITS, BITS)}
+_CONV_SIGNATURES = frozenset(_FLOAT_FILTERS | _INT8_FILTERS | _PACKED)
+_DEPTHWISE_SIGNATURES = frozenset(_FLOAT_FILTERS | {(I8, I8, I8), (I8, I8, F32), (U8, I8, F32), (U8, I8, I8)})
+
+
+# -- the rest ------------------------------------------------------------------------------------------------------------------
+
+
+def _pool_shape(call: OpCall) -> tuple[int, ...]:
+    window_h, window_w = call.i("window_h"), call.i("window_w")
+    _need(1 <= window_h <= MAX_ATTRIBUTE and 1 <= window_w <= MAX_ATTRIBUTE, "a window is at least 1 x 1")
+    _need(
+        max(call.i("pad_top"), call.i("pad_bottom")) < window_h and max(call.i("pad_left"), call.i("pad_right")) < window_w,
+        "padding must be narrower than the window, or a window would hold no pixel",
+    )
+    flip = call.constants.get("flip")
+    channels = call.inputs[0].hwc[2]
+    if flip is not None:
+        _need(flip == ConstantType(BITS, (channels,)), f"flip must be {channels} bits")
+        _need(call.inputs[0].encoding is BITS, "flip needs a packed input")
+    rows, columns = _window_shape(call, window_h, window_w)
+    return rows, columns, channels
+
+
+def _channelwise_shape(call: OpCall) -> tuple[int, ...]:
+    channels = call.inputs[0].shape[-1]
+    for role, constant in call.constants.items():
+        _need(constant == ConstantType(F32, (channels,)), f"{role} must be {channels} x float32")
+    if "activation" in call.attrs:
+        _check_activation(call, FUSED_ACTIVATIONS)
+    return call.inputs[0].shape
+
+
+def _same_shape(call: OpCall) -> tuple[int, ...]:
+    if "activation" in call.attrs:
+        _check_activation(call, frozenset(Activation))
+    return call.inputs[0].shape
+
+
+def _add_shape(call: OpCall) -> tuple[int, ...]:
+    first, second = call.inputs
+    _need(first.shape == second.shape, f"shapes differ: {first.shape} and {second.shape}")
+    _need(first.encoding == second.encoding, "encodings differ")
+    _check_activation(call, FUSED_ACTIVATIONS)
+    return first.shape
+
+
+def _concat_shape(call: OpCall) -> tuple[int, ...]:
+    first = call.inputs[0]
+    for other in call.inputs[1:]:
+        _need(other.shape[:-1] == first.shape[:-1], f"shapes {first.shape} and {other.shape} differ beside the channels")
+        same = (other.encoding, other.scale, other.zero_point) == (first.encoding, first.scale, first.zero_point)
+        _need(same, "encodings or quantization differ")
+    if first.encoding is BITS:
+        _need(all(t.shape[-1] % 8 == 0 for t in call.inputs[:-1]), "packed channels before the last must be a multiple of 8")
+    return (*first.shape[:-1], sum(t.shape[-1] for t in call.inputs))
+
+
+def _reshape_shape(call: OpCall) -> tuple[int, ...]:
+    shape = tuple(call.i(f"size_{axis}") for axis in range(3))[: call.i("rank")]
+    _need(1 <= len(shape) == call.i("rank") and min(shape) >= 1, f"{shape} is no shape of rank {call.i('rank')}")
+    _need(math.prod(shape) == call.inputs[0].elements, f"{call.inputs[0].shape} has not as many values as {shape}")
+    return shape
+
+
+def _pad_shape(call: OpCall) -> tuple[int, ...]:
+    height, width, channels = call.inputs[0].hwc
+    pads = [call.i(name) for name in ("pad_top", "pad_bottom", "pad_left", "pad_right")]
+    _need(min(pads) >= 0 and max(pads) <= MAX_ATTRIBUTE, "padding must not be negative")
+    _need(math.isfinite(call.attrs["value"]), "the padding value must be finite")
+    return height + pads[0] + pads[1], width + pads[2] + pads[3], channels
+
+
+def _same_encoding(*encodings: Encoding) -> frozenset[tuple[Encoding, Encoding | None, Encoding]]:
+    return frozenset((e, None, e) for e in encodings)
+
+
+_TABLE = (
+    OpDef("conv2d", 1, _conv2d_shape, _CONV_SIGNATURES, constants=FILTER_CONSTANTS, attrs=CONV_ATTRS, halo=_conv_halo, macs=_conv_macs),
+    OpDef("depthwise_conv2d", 2, _depthwise_shape, _DEPTHWISE_SIGNATURES, constants=FILTER_CONSTANTS, attrs=CONV_ATTRS,
+          halo=_conv_halo, macs=_conv_macs),
+    OpDef("dense", 3, _dense_shape, _CONV_SIGNATURES, constants=FILTER_CONSTANTS, attrs=ACTIVATION_ATTRS, macs=_conv_macs),
+    OpDef("max_pool2d", 4, _pool_shape, _same_encoding(F32, I8, U8, BITS), constants=("flip",), attrs=POOL_ATTRS),
+    OpDef("average_pool2d", 5, _pool_shape, _same_encoding(F32, I8), attrs=POOL_ATTRS),
+    OpDef("affine", 6, _channelwise_shape, frozenset({(F32, None, F32), (U8, None, F32)}), constants=("mul", "add"),
+          attrs=ACTIVATION_ATTRS, in_place=True),
+    OpDef("activation", 7, _same_shape, _same_encoding(F32), attrs=ACTIVATION_ATTRS, in_place=True),
+    OpDef("softmax", 8, _same_shape, _same_encoding(F32), in_place=True),
+    OpDef("binarize", 9, _channelwise_shape, frozenset({(F32, None, BITS)}), constants=("mul", "add")),
+    OpDef("unpack", 10, _same_shape, frozenset({(BITS, None, F32)})),
+    OpDef("quantize", 11, _same_shape, frozenset({(F32, None, I8), (U8, None, I8)})),
+    OpDef("dequantize", 12, _same_shape, frozenset({(I8, None, F32), (U8, None, F32)})),
+    OpDef("add", 13, _add_shape, _same_encoding(F32, I8), inputs=(2, 2), attrs=ACTIVATION_ATTRS, in_place=True),
+    OpDef("concat", 14, _concat_shape, _same_encoding(F32, I8, BITS), inputs=(1, 1024)),
+    OpDef("reshape", 15, _reshape_shape, _same_encoding(F32, I8, U8), attrs=("rank", "size_0", "size_1", "size_2"), in_place=True),
+    OpDef("pad2d", 16, _pad_shape, _same_encoding(F32, I8, U8), attrs=("pad_top", "pad_bottom", "pad_left", "pad_right", "value")),
+)  # fmt: skip
+
+OPS: Mapping[str, OpDef] = {op.name: op for op in _TABLE}
+BY_NUMBER: Mapping[int, OpDef] = {op.number: op for op in _TABLE}
+
+NO_ACTIVATION: Mapping[str, int | float] = {"activation": int(Activation.NONE), "alpha": 0.0, "limit": math.inf}
+
+
+# -- checking one application --------------------------------------------------------------------------------------------------
+
+
+def check(op: OpDef, call: OpCall, output: TensorType) -> None:
+    """Prove that `call` with `output` is an application of `op`; raises `OpError` with the reason if it is not."""
+    _check_operands(op, call)
+    for tensor in (*call.inputs, output):
+        _check_tensor(tensor)
+    shape = op.shape(call)
+    _need(output.shape == shape or _same_image(op, output.shape, shape), f"output is {output.shape}, expected {shape}")
+    _check_signature(op, call, output)
+    _check_constants_present(call, output)
+    _need(call.inputs[0].halo.covers(op.halo(call)), f"input halo {call.inputs[0].halo} is narrower than {op.halo(call)}")
+
+
+def infer(op: OpDef, call: OpCall) -> tuple[int, ...]:
+    """The output's shape; raises `OpError` if the operands do not fit."""
+    _check_operands(op, call)
+    for tensor in call.inputs:
+        _check_tensor(tensor)
+    return op.shape(call)
+
+
+def _same_image(op: OpDef, got: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """A convolution or pool of a (W, C) or (C,) tensor may give its output without the leading axes of 1."""
+    return len(got) < len(expected) and (1,) * (len(expected) - len(got)) + got == expected
+
+
+def _check_operands(op: OpDef, call: OpCall) -> None:
+    least, most = op.inputs
+    _need(least <= len(call.inputs) <= most, f"{op.name} takes {least} to {most} inputs, got {len(call.inputs)}")
+    _need(set(call.constants) <= set(op.constants), f"{op.name} has no constant {set(call.constants) - set(op.constants)}")
+    _need(set(call.attrs) == set(op.attrs), f"{op.name} needs the attributes {op.attrs}, got {tuple(call.attrs)}")
+    _need("filter" not in op.constants or "filter" in call.constants, f"{op.name} needs a filter")
+    for role, constant in call.constants.items():
+        _need(math.prod(constant.shape) <= MAX_ELEMENTS and min(constant.shape, default=1) >= 1, f"{role} has an absurd shape")
+
+
+def _check_tensor(tensor: TensorType) -> None:
+    _need(1 <= len(tensor.shape) <= 3 and min(tensor.shape) >= 1, f"{tensor.shape} is no tensor shape")
+    halo = (tensor.halo.top, tensor.halo.bottom, tensor.halo.left, tensor.halo.right)
+    _need(min(halo) >= 0 and max(halo) <= MAX_ATTRIBUTE, f"halo {halo} is out of range")
+    _need(max(tensor.shape) <= MAX_ELEMENTS and tensor.nbytes <= MAX_ELEMENTS, f"a tensor of {tensor.shape} is too large")
+    _need(tensor.encoding is not I32, "int32 is for constants")
+    _need(math.isfinite(tensor.scale) and 1e-30 < tensor.scale < 1e30, f"scale {tensor.scale} is out of range")
+    low, high = {I8: (-128, 127), U8: (0, 255)}.get(tensor.encoding, (0, 0))
+    _need(low <= tensor.zero_point <= high, f"zero point {tensor.zero_point} is out of range")
+
+
+def _check_signature(op: OpDef, call: OpCall, output: TensorType) -> None:
+    stored = call.constants["filter"].encoding if "filter" in op.constants else None
+    signature = (call.inputs[0].encoding, stored, output.encoding)
+    names = ", ".join("-" if e is None else e.name.lower() for e in signature)
+    _need(signature in op.signatures, f"{op.name} does not exist for (input, filter, output) = ({names})")
+    if op.name in ("max_pool2d", "average_pool2d", "reshape", "pad2d", "concat"):
+        first = call.inputs[0]
+        same = (first.scale, first.zero_point) == (output.scale, output.zero_point)
+        _need(same, f"{op.name} keeps the quantization of its input")
+
+
+def _check_constants_present(call: OpCall, output: TensorType) -> None:
+    """Integer filters need a scale, or a threshold for packed outputs, and never both."""
+    if "filter" in call.constants:
+        packed = output.encoding is BITS
+        integer = call.constants["filter"].encoding is not F32
+        _need(("threshold" in call.constants) == packed, "a threshold belongs to packed outputs, and to those alone")
+        _need(("scale" in call.constants) == (integer and not packed), "a scale belongs to integer filters without threshold")
+        _need(not packed or "bias" not in call.constants, "a packed output takes no bias")
+        _need(not packed or call.i("activation") == Activation.NONE, "a packed output takes no activation")
