@@ -1,0 +1,358 @@
+"""What every operation of `edge.ops` means, in slow and plain NumPy: the definition that kernels are tested against.
+
+Values have the shape of their tensor, without halo: float32 as float32, int8 and uint8 as the stored integers, bits as bools (True is -1).
+Constants are as `edge.graph` describes them. Every step below is one float32 operation, rounded to nearest, ties to even; only the products
+of a float convolution are fused with their sum, in the order (kh, kw, cin). exp and tanh are rounded from float64, so kernels agree with
+them within a tolerance, and with everything else bit for bit.
+
+A value that is not a number follows the comparisons: it quantizes to the lowest integer, binarizes to +1 and passes through a max pool
+only where it comes first in the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge.kernels.arithmetic import DTYPES, activate, dequantize, fma, quantize
+from edge.kernels.bitpack import negative, signs
+from edge.ops import OpCall
+from edge.tensors import Encoding, TensorType, hwc
+
+if TYPE_CHECKING:
+    from edge.graph import Graph
+    from edge.program import Program
+
+Array = np.ndarray
+
+
+def evaluate(op: str, call: OpCall, output: TensorType, inputs: Sequence[Array], constants: Mapping[str, Array]) -> Array:
+    """The output of one application of an operation.
+
+    `inputs` and `constants` are the values that `call` describes, and `call` must have passed `edge.ops.check`. Raises `ValueError` for
+    inputs of another shape or dtype and for an unknown operation.
+    """
+    if op not in _MEANINGS:
+        raise ValueError(f"no meaning for the operation {op!r}; there are {', '.join(_MEANINGS)}")
+    for value, kind in zip(inputs, call.inputs, strict=True):
+        _check_value(value, kind)
+    with np.errstate(all="ignore"):
+        result = _MEANINGS[op](_Case(call, output, tuple(inputs), constants))
+    return result.reshape(output.shape).astype(DTYPES[output.encoding], copy=False)
+
+
+def run_graph(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Every tensor of `graph` by name, computed from its `inputs` (one example each)."""
+    values = {name: _checked(inputs[name], graph.types[name]) for name in graph.inputs}
+    for node in graph.nodes:
+        operands = [values[name] for name in node.inputs]
+        values[node.output] = evaluate(node.op, graph.call(node), graph.types[node.output], operands, node.constants)
+    return values
+
+
+def run_program(program: Program, inputs: Sequence[Array]) -> dict[int, Array]:
+    """Every tensor of `program` by number, computed from `inputs` in the order of `Program.inputs` (one example each)."""
+    values = {number: _checked(value, program.tensors[number].type) for number, value in zip(program.inputs, inputs, strict=True)}
+    for instruction in program.instructions:
+        found = {role: program.array(instruction, role) for role in instruction.definition.constants}
+        constants = {role: array for role, array in found.items() if array is not None}
+        operands = [values[number] for number in instruction.inputs]
+        output = program.tensors[instruction.output].type
+        values[instruction.output] = evaluate(instruction.definition.name, program.call(instruction), output, operands, constants)
+    return values
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One application with its values."""
+
+    call: OpCall
+    output: TensorType
+    inputs: tuple[Array, ...]
+    constants: Mapping[str, Array]
+
+    @property
+    def image(self) -> Array:
+        """The first input as (H, W, C)."""
+        return self.inputs[0].reshape(hwc(self.inputs[0].shape))
+
+    def real(self, index: int = 0) -> Array:
+        """An input as the float32 values it stands for."""
+        return dequantize(self.inputs[index], self.call.inputs[index])
+
+
+def _check_value(value: Array, kind: TensorType) -> None:
+    if value.shape != kind.shape or value.dtype != DTYPES[kind.encoding]:
+        raise ValueError(f"expected {kind.shape} of {DTYPES[kind.encoding]}, got {value.shape} of {value.dtype}")
+
+
+def _checked(value: Array, kind: TensorType) -> Array:
+    _check_value(value, kind)
+    return value
+
+
+def _store(real: Array, kind: TensorType) -> Array:
+    """float32 values as what `kind` stores; not for bits."""
+    return real if kind.encoding is Encoding.FLOAT32 else quantize(real, kind)
+
+
+def _store_activated(real: Array, case: _Case) -> Array:
+    return _store(activate(real, case.call.attrs), case.output)
+
+
+# -- windows -------------------------------------------------------------------------------------------------------------------
+
+
+def _pad(case: _Case, image: Array, value: Array | float | int | bool) -> Array:
+    i = case.call.i
+    height, width, channels = image.shape
+    top, left = i("pad_top"), i("pad_left")
+    padded = np.full((top + height + i("pad_bottom"), left + width + i("pad_right"), channels), value, image.dtype)
+    padded[top : top + height, left : left + width] = image
+    return padded
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The taps of a window: (row, column) of each and how far windows are apart."""
+
+    taps_h: int
+    taps_w: int
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+
+    def taps(self, padded: Array) -> Iterator[tuple[int, int, Array]]:
+        """For each tap, in order, its row and column and what all windows see there: (rows, columns, C)."""
+        rows, columns = (
+            (size - (taps - 1) * dilation - 1) // stride + 1
+            for size, taps, stride, dilation in zip(padded.shape[:2], (self.taps_h, self.taps_w), self.stride, self.dilation, strict=True)
+        )
+        for row in range(self.taps_h):
+            for column in range(self.taps_w):
+                top, left = row * self.dilation[0], column * self.dilation[1]
+                below, right = top + (rows - 1) * self.stride[0] + 1, left + (columns - 1) * self.stride[1] + 1
+                yield row, column, padded[top : below : self.stride[0], left : right : self.stride[1]]
+
+
+def _conv_window(call: OpCall, taps_h: int, taps_w: int) -> _Window:
+    i = call.i
+    return _Window(taps_h, taps_w, (i("stride_h"), i("stride_w")), (i("dilation_h"), i("dilation_w")))
+
+
+def _pool_window(call: OpCall) -> _Window:
+    i = call.i
+    return _Window(i("window_h"), i("window_w"), (i("stride_h"), i("stride_w")))
+
+
+# -- convolutions --------------------------------------------------------------------------------------------------------------
+
+
+def _operand(case: _Case) -> Array:
+    """The first input as the numbers that are multiplied: float32, or int64 less the zero point."""
+    image, kind = case.image, case.call.inputs[0]
+    if kind.encoding is Encoding.FLOAT32:
+        return image
+    if kind.encoding is Encoding.BITS:
+        return signs(image).astype(np.int64)
+    return image.astype(np.int64) - kind.zero_point
+
+
+def _filter(case: _Case, like: Array) -> Array:
+    """The filter as numbers of the dtype of the input."""
+    stored = case.constants["filter"]
+    return (signs(stored) if stored.dtype == np.bool_ else stored).astype(like.dtype)
+
+
+def _conv2d(case: _Case) -> Array:
+    image = _operand(case)
+    weights = _filter(case, image)
+    padded = _pad(case, image, case.call.i("pad_ones"))
+    window = _conv_window(case.call, weights.shape[1], weights.shape[2])
+    return _epilogue(case, _accumulate(window, padded, weights, case.call.i("groups")))
+
+
+def _dense(case: _Case) -> Array:
+    image = _operand(case)
+    weights = _filter(case, image)
+    return _epilogue(case, _accumulate(_Window(weights.shape[1], weights.shape[2]), image, weights, 1))
+
+
+def _depthwise_conv2d(case: _Case) -> Array:
+    image = _operand(case)
+    weights = _filter(case, image)
+    total = None
+    for row, column, seen in _conv_window(case.call, *weights.shape[:2]).taps(_pad(case, image, 0)):
+        repeated = np.repeat(seen, weights.shape[2] // seen.shape[2], axis=2)
+        start = np.zeros_like(repeated) if total is None else total
+        total = _multiply_add(repeated, weights[row, column], start)
+    assert total is not None  # a filter has a tap
+    return _epilogue(case, total)
+
+
+def _accumulate(window: _Window, padded: Array, weights: Array, groups: int) -> Array:
+    """(rows, columns, O) sums of products; weights (O, kh, kw, depth)."""
+    by_group = weights.reshape(groups, -1, *weights.shape[1:])
+    parts = [_accumulate_group(window, part, filters) for part, filters in zip(np.split(padded, groups, axis=2), by_group, strict=True)]
+    return np.concatenate(parts, axis=2)
+
+
+def _accumulate_group(window: _Window, padded: Array, weights: Array) -> Array:
+    total: Array | None = None
+    for row, column, seen in window.taps(padded):
+        filters = weights[:, row, column]
+        start = np.zeros((*seen.shape[:2], len(weights)), padded.dtype) if total is None else total
+        total = _add_products(seen, filters, start)
+    assert total is not None  # a filter has a tap
+    return total
+
+
+def _add_products(seen: Array, filters: Array, total: Array) -> Array:
+    """total (rows, columns, O) + seen (rows, columns, depth) x filters (O, depth)."""
+    if total.dtype != np.float32:
+        # Sums below 2^31 (edge.ops proves it) are exact in float64, which has a fast matrix product.
+        return total + (seen.astype(np.float64) @ filters.T.astype(np.float64)).astype(np.int64)
+    for channel in range(filters.shape[1]):
+        total = fma(seen[:, :, channel, None], filters[:, channel], total)
+    return total
+
+
+def _multiply_add(x: Array, y: Array, total: Array) -> Array:
+    return fma(x, y, total) if total.dtype == np.float32 else total + x * y
+
+
+def _epilogue(case: _Case, total: Array) -> Array:
+    """From the accumulator to the output, as the docstring of `edge.ops` says."""
+    if case.output.encoding is Encoding.BITS:
+        return np.asarray(total < case.constants["threshold"])
+    return _store_activated(_scale_and_shift(total.astype(np.float32), case.constants, "scale", "bias"), case)
+
+
+def _scale_and_shift(x: Array, constants: Mapping[str, Array], scale: str, shift: str) -> Array:
+    """x * scale + shift per channel, each step rounded; an absent constant leaves its step out."""
+    if scale in constants:
+        x = x * constants[scale]
+    return x + constants[shift] if shift in constants else x
+
+
+# -- pools ---------------------------------------------------------------------------------------------------------------------
+
+
+def _max_pool2d(case: _Case) -> Array:
+    """The largest value of the window inside the image; of channels in `flip`, the smallest."""
+    image = case.image
+    if image.dtype == np.bool_:
+        return _max_pool_bits(case)
+    lowest = -np.inf if image.dtype == np.float32 else np.iinfo(image.dtype).min
+    seen = [tap for _, _, tap in _pool_window(case.call).taps(_pad(case, image, lowest))]
+    result = seen[0]
+    for tap in seen[1:]:
+        result = np.where(tap > result, tap, result)
+    return result
+
+
+def _max_pool_bits(case: _Case) -> Array:
+    """Bit 1 means -1: the maximum is the AND of the bits, the minimum of flipped channels the OR."""
+    flip = case.constants.get("flip", np.zeros(case.image.shape[2], np.bool_))
+    window = _pool_window(case.call)
+    largest = [tap for _, _, tap in window.taps(_pad(case, case.image, True))]
+    smallest = [tap for _, _, tap in window.taps(_pad(case, case.image, False))]
+    low, high = np.any(smallest, axis=0), np.all(largest, axis=0)
+    return np.where(flip, low, high)
+
+
+def _average_pool2d(case: _Case) -> Array:
+    """The mean of the window inside the image: sum / count, rounded half to even for integers (of the stored values)."""
+    image = case.image if case.image.dtype == np.float32 else case.image.astype(np.int64)
+    window = _pool_window(case.call)
+    inside = np.ones((*image.shape[:2], 1), np.int64)
+    count = _sum(tap for _, _, tap in window.taps(_pad(case, inside, 0)))
+    total = _sum(tap for _, _, tap in window.taps(_pad(case, image, 0)))
+    mean = total.astype(np.float32) / count.astype(np.float32)
+    return mean if image.dtype == np.float32 else np.rint(mean).astype(case.image.dtype)
+
+
+def _sum(taps: Iterator[Array]) -> Array:
+    """The sum, in order (np.sum would pair terms)."""
+    total = next(taps).copy()
+    for tap in taps:
+        total = total + tap
+    return total
+
+
+# -- the rest ------------------------------------------------------------------------------------------------------------------
+
+
+def _affine(case: _Case) -> Array:
+    """activation(x * mul + add) per channel."""
+    return activate(_scale_and_shift(case.real(), case.constants, "mul", "add"), case.call.attrs)
+
+
+def _activation(case: _Case) -> Array:
+    return activate(case.inputs[0], case.call.attrs)
+
+
+def _softmax(case: _Case) -> Array:
+    """exp(x - max) / sum of the same, over the channels."""
+    shifted = case.inputs[0] - case.inputs[0].max(axis=-1, keepdims=True)
+    powers = np.exp(shifted.astype(np.float64))
+    shares: Array = powers / powers.sum(axis=-1, keepdims=True)
+    return shares.astype(np.float32)
+
+
+def _binarize(case: _Case) -> Array:
+    """The sign of x * mul + add per channel; +1 for zero."""
+    return negative(_scale_and_shift(case.inputs[0], case.constants, "mul", "add"))
+
+
+def _unpack(case: _Case) -> Array:
+    return signs(case.inputs[0])
+
+
+def _quantize(case: _Case) -> Array:
+    return quantize(case.real(), case.output)
+
+
+def _dequantize(case: _Case) -> Array:
+    return case.real()
+
+
+def _add(case: _Case) -> Array:
+    """activation(a + b); of int8, of the real values."""
+    return _store_activated(case.real(0) + case.real(1), case)
+
+
+def _concat(case: _Case) -> Array:
+    return np.concatenate(case.inputs, axis=-1)
+
+
+def _reshape(case: _Case) -> Array:
+    return case.inputs[0].reshape(case.output.shape)
+
+
+def _pad2d(case: _Case) -> Array:
+    """The image with `value` (a real value, quantized like the tensor) around it."""
+    value = _store(np.array(case.call.attrs["value"], np.float32), case.output)
+    return _pad(case, case.image, value)
+
+
+_MEANINGS: Mapping[str, Callable[[_Case], Array]] = {
+    "conv2d": _conv2d,
+    "depthwise_conv2d": _depthwise_conv2d,
+    "dense": _dense,
+    "max_pool2d": _max_pool2d,
+    "average_pool2d": _average_pool2d,
+    "affine": _affine,
+    "activation": _activation,
+    "softmax": _softmax,
+    "binarize": _binarize,
+    "unpack": _unpack,
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+    "add": _add,
+    "concat": _concat,
+    "reshape": _reshape,
+    "pad2d": _pad2d,
+}
