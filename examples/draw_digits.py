@@ -119,13 +119,13 @@ def path(digit: Digit) -> Floats:
     points = np.concatenate([smooth(stroke) for stroke in digit.strokes]) - 0.5
     cos, sin = np.cos(digit.turn), np.sin(digit.turn)
     shear = np.array([[1.0, -np.tan(digit.slant)], [0.0, 1.0]])
-    return points @ (np.array([[cos, -sin], [sin, cos]]) @ shear).T
+    return np.asarray(points @ (np.array([[cos, -sin], [sin, cos]]) @ shear).T)
 
 
 def fit(points: Floats, size: int, reach: float) -> Floats:
     """Scale and move `points` so that the longer side is `reach` pixels, in the middle of `size` pixels."""
     low, high = points.min(axis=0), points.max(axis=0)
-    return (points - (low + high) / 2) * reach / (high - low).max() + (size - 1) / 2
+    return np.asarray((points - (low + high) / 2) * reach / (high - low).max() + (size - 1) / 2)
 
 
 def ink(points: Floats, size: int, radius: float) -> Floats:
@@ -142,7 +142,7 @@ def centred(points: Floats, size: int, radius: float) -> Floats:
     mass = ink(points, size, radius)
     rows, columns = np.mgrid[:size, :size]
     centre = np.array([(mass * columns).sum(), (mass * rows).sum()]) / mass.sum()
-    return points + (size - 1) / 2 - centre
+    return np.asarray(points + (size - 1) / 2 - centre)
 
 
 def small(digit: Digit, *, radius: float = 1.2) -> Image.Image:

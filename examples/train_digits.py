@@ -166,7 +166,7 @@ def distort(x: Floats, random: np.random.Generator) -> Floats:
 
     rows = source(np.cos(angle) * scale_y, np.sin(angle), shift[0], (height - 1) / 2)
     columns = source(slant - np.sin(angle), np.cos(angle) * scale_x, shift[1], (width - 1) / 2)
-    return _bilinear(x[..., 0], rows, columns)[..., None]
+    return np.expand_dims(_bilinear(x[..., 0], rows, columns), -1)
 
 
 def _bilinear(x: Floats, rows: NDArray[Any], columns: NDArray[Any]) -> Floats:
