@@ -1,0 +1,308 @@
+"""The engine: a verified program, lowered to the kernels of this machine, run by one native call per inference.
+
+It owns the constants, the arena (all tensors), the scratch memory of kernels and the argument rows; nothing is allocated while it runs but
+the arrays it returns. One engine may be used from several Python threads: a lock lets one inference through at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.errors import EdgeError, InputError
+from edge.kernels import bitpack
+from edge.kernels.cache import KERNEL, Progress, addresses
+from edge.kernels.isa import Machine, detect
+from edge.kernels.loop import LOOP, RECORD
+from edge.kernels.move import lower_halo
+from edge.kernels.registry import Code, Derived, Lowered, Lowering, Place, select
+from edge.memory import aligned
+from edge.program import SPARE_BYTES, Program, Tensor
+from edge.tensors import Encoding
+
+_DTYPES = {Encoding.FLOAT32: np.float32, Encoding.INT8: np.int8, Encoding.UINT8: np.uint8, Encoding.BITS: np.uint8}
+_GUARD_BYTES = 4096
+_GUARD_VALUE = 0xA5
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output: its name, its shape without the batch, the dtype it is given or returned in."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes an engine holds: the file's constants, those derived at load, tensors, scratch, and argument rows."""
+
+    constants_bytes: int
+    derived_bytes: int
+    arena_bytes: int
+    scratch_bytes: int
+    argument_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.constants_bytes + self.derived_bytes + self.arena_bytes + self.scratch_bytes + self.argument_bytes
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction of a trace: what ran, for which source layers, what it gave (bits as +-1), and the seconds it took."""
+
+    op: str
+    kernel: str
+    layers: tuple[str, ...]
+    output: np.ndarray
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One kernel call of the loop and the instruction it belongs to (-1: the halos of the network's inputs)."""
+
+    lowered: Lowered
+    instruction: int
+
+
+class Engine:
+    """A program ready to run on this machine.
+
+    `machine` defaults to the best instruction set (see `edge.kernels.isa`); `progress(done, total)` is told of kernels being compiled.
+    `guard` surrounds the arena with known bytes and checks them after every run (for tests of hostile files).
+    """
+
+    def __init__(
+        self, program: Program, *, machine: Machine | None = None, progress: Progress | None = None, guard: bool = False
+    ) -> None:
+        self.program = program
+        self.machine = machine or detect()
+        self._lock = threading.Lock()
+        self._constants = program.blob
+        self._derived = Derived(int(program.blob.ctypes.data))
+        self._guarded: np.ndarray | None = None
+        self._arena = self._allocate_arena(program.arena_bytes, guard)
+        self._calls = tuple(self._lower())
+        self._scratch = aligned(max((call.lowered.scratch_bytes for call in self._calls), default=0))
+        self._link(progress)
+        self._inputs = [self._view(program.tensors[i]) for i in program.inputs]
+        self._outputs = [self._view(program.tensors[i]) for i in program.outputs]
+
+    # -- what it is --------------------------------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        names = self.program.metadata.get("inputs", ())
+        return self._infos(self.program.inputs, names, "input", {Encoding.UINT8: "uint8"})
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        names = [output["name"] for output in self.program.metadata.get("outputs", ())]
+        return self._infos(self.program.outputs, names, "output", {})
+
+    def _infos(
+        self, numbers: Sequence[int], names: Sequence[str], kind: str, dtypes: dict[Encoding, str]
+    ) -> tuple[TensorInfo, ...]:
+        types = [self.program.tensors[i].type for i in numbers]
+        named = [*names, *(f"{kind}{i}" for i in range(len(names), len(types)))]
+        return tuple(
+            TensorInfo(name, t.shape, dtypes.get(t.encoding, "float32")) for name, t in zip(named, types, strict=False)
+        )
+
+    @property
+    def footprint(self) -> Footprint:
+        return Footprint(
+            self._constants.nbytes,
+            self._derived.nbytes,
+            self.program.arena_bytes,
+            self._scratch.nbytes,
+            self._arguments.nbytes + self._records.nbytes,
+        )
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """The kernel of every instruction."""
+        return tuple(call.lowered.code.name for call in self._calls if call.instruction >= 0 and not _is_halo(call))
+
+    # -- running -----------------------------------------------------------------------------------------------------------
+
+    def run(self, x: Any) -> Any:
+        """The network's outputs for a batch.
+
+        `x` is one example or a batch of NHWC float32 or uint8 arrays (uint8: the values 0..255). Returns float32 of shape (N, *output) for a
+        batch, without the first axis for one example; a list of such arrays for several outputs. Raises InputError if `x` does not fit.
+        """
+        batch, single = self._batch(x)
+        results = [np.empty((len(batch), *self.program.tensors[i].type.shape), np.float32) for i in self.program.outputs]
+        with self._lock:
+            for i, example in enumerate(batch):
+                self._inputs[0][...] = example
+                self._invoke(0, len(self._calls))
+                for number, view, result in zip(self.program.outputs, self._outputs, results, strict=True):
+                    result[i] = self._values(number, view)
+        if single:
+            results = [result[0] for result in results]
+        return results[0] if len(results) == 1 else results
+
+    def trace(self, x: Any) -> list[Step]:
+        """Run one example and return every instruction with its output and its time."""
+        batch, _ = self._batch(x)
+        if len(batch) != 1:
+            raise InputError(f"a trace takes one example, got {len(batch)}; pass one of them")
+        with self._lock:
+            self._inputs[0][...] = batch[0]
+            return list(self._trace())
+
+    def times(self, x: Any, repeats: int = 1) -> np.ndarray:
+        """Seconds of every instruction, (repeats, instructions)."""
+        batch, _ = self._batch(x)
+        ranges = self._ranges()
+        seconds = np.zeros((repeats, len(ranges)))
+        with self._lock:
+            for repeat in range(repeats):
+                self._inputs[0][...] = batch[0]
+                for i, (first, last) in enumerate(ranges):
+                    started = time.perf_counter()
+                    self._invoke(first, last)
+                    seconds[repeat, i] = time.perf_counter() - started
+        return seconds
+
+    def _trace(self) -> Any:
+        for number, (first, last) in enumerate(self._ranges()):
+            instruction = self.program.instructions[number]
+            started = time.perf_counter()
+            self._invoke(first, last)
+            seconds = time.perf_counter() - started
+            output = np.array(self._values(instruction.output, self._view(self.program.tensors[instruction.output])))
+            layers = self.program.layers[number] if self.program.layers else ()
+            yield Step(instruction.definition.name, self.kernels[number], layers, output, seconds)
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        """First and last kernel call of every instruction; the halos of inputs go with the first."""
+        ends = [i + 1 for i, call in enumerate(self._calls) if call.instruction >= 0 and not _is_halo(call)]
+        return list(zip([0, *ends[:-1]], ends, strict=True))
+
+    def _invoke(self, first: int, last: int) -> None:
+        self._loop(
+            self._records.ctypes.data, self._arena.ctypes.data, self._constants.ctypes.data, self._scratch.ctypes.data, first, last
+        )
+        if self._guarded is not None:
+            self._check_guard()
+
+    def _batch(self, x: Any) -> tuple[np.ndarray, bool]:
+        """`x` as a batch in the dtype of the input tensor, and whether it was one example."""
+        shape = self.program.tensors[self.program.inputs[0]].type.shape
+        array = np.asarray(x)
+        single = array.ndim == len(shape)
+        batch = array[None] if single else array
+        if batch.shape[1:] != shape:
+            expected = " x ".join(map(str, shape))
+            raise InputError(f"the input does not fit: expected (N, {expected}) or ({expected}), received {array.shape}; resize it")
+        return self._as_input(batch), single
+
+    def _as_input(self, batch: np.ndarray) -> np.ndarray:
+        wanted = self.program.tensors[self.program.inputs[0]].type.encoding
+        if batch.dtype == _DTYPES[wanted] or (wanted is Encoding.FLOAT32 and batch.dtype == np.uint8):
+            return batch
+        if batch.dtype.kind not in "fiub":
+            raise InputError(f"the input does not fit: expected float32 or uint8 values, received {batch.dtype}; convert it")
+        if wanted is Encoding.FLOAT32:
+            return batch.astype(np.float32)
+        whole = batch.astype(np.uint8) if batch.size == 0 or (np.min(batch) >= 0 and np.max(batch) <= 255) else None
+        if whole is None or not np.array_equal(whole, batch):
+            raise InputError(
+                "the input does not fit: this file takes pixels, whole numbers from 0 to 255, and received other values; "
+                "give uint8 pixels, or convert the model with --input-dtype float32"
+            )
+        return whole
+
+    def _values(self, number: int, view: np.ndarray) -> np.ndarray:
+        """A tensor of the arena as float32 of its shape (an array of its own, or a view)."""
+        kind = self.program.tensors[number].type
+        if kind.encoding is Encoding.BITS:
+            return bitpack.signs(bitpack.unpack(view, kind.shape[-1])).reshape(kind.shape)
+        values = view.reshape(kind.shape)
+        if kind.encoding is Encoding.FLOAT32:
+            return values
+        return (values.astype(np.float32) - np.float32(kind.zero_point)) * np.float32(kind.scale)
+
+    # -- loading -----------------------------------------------------------------------------------------------------------
+
+    def _lower(self) -> Any:
+        """The kernel calls of the program; before each instruction whose output has a halo, one that fills it."""
+        for number in self.program.inputs:
+            yield from self._halo(number, -1)
+        for number, instruction in enumerate(self.program.instructions):
+            yield from self._halo(instruction.output, number)
+            lowering = Lowering(self.program, instruction, self.machine, self._derived)
+            yield _Call(select(lowering).lower(lowering), number)
+
+    def _halo(self, number: int, instruction: int) -> Any:
+        tensor = self.program.tensors[number]
+        if tensor.type.halo:
+            yield _Call(lower_halo(Place(tensor.type, tensor.offset)), instruction)
+
+    def _link(self, progress: Progress | None) -> None:
+        codes: list[Code] = [LOOP, *(call.lowered.code for call in self._calls)]
+        found = addresses(codes, self.machine, progress)
+        self._loop = KERNEL(found[LOOP.name])
+        widths = [len(call.lowered.args) for call in self._calls]
+        self._arguments = np.zeros(sum(widths), np.int64)
+        self._records = np.zeros((len(self._calls), RECORD), np.int64)
+        start = 0
+        for i, call in enumerate(self._calls):
+            self._arguments[start : start + widths[i]] = call.lowered.args
+            self._records[i] = found[call.lowered.code.name], self._arguments.ctypes.data + 8 * start, 1
+            start += widths[i]
+
+    def _allocate_arena(self, nbytes: int, guard: bool) -> np.ndarray:
+        if not guard:
+            return aligned(nbytes)
+        self._guarded = aligned(nbytes + SPARE_BYTES + 2 * _GUARD_BYTES)
+        self._guarded[:] = _GUARD_VALUE
+        arena = self._guarded[_GUARD_BYTES : _GUARD_BYTES + nbytes]
+        arena[:] = 0
+        return arena
+
+    def _check_guard(self) -> None:
+        assert self._guarded is not None
+        after = _GUARD_BYTES + self.program.arena_bytes
+        if (self._guarded[:_GUARD_BYTES] != _GUARD_VALUE).any() or (self._guarded[after:] != _GUARD_VALUE).any():
+            raise EdgeError("a kernel wrote outside the arena: this is a fault of edge; please report it with the model file")
+
+    def _view(self, tensor: Tensor) -> np.ndarray:
+        """The pixels of a tensor in the arena, halo left out: (H, W, C), or (H, W, bytes) for packed ones."""
+        kind = tensor.type
+        height, width, channels = kind.hwc
+        last = kind.pixel_bytes if kind.encoding is Encoding.BITS else channels
+        dtype = np.dtype(_DTYPES[kind.encoding])
+        strides = (kind.row_bytes, kind.pixel_bytes, dtype.itemsize)
+        view: np.ndarray = np.ndarray((height, width, last), dtype, self._arena.data, tensor.offset + kind.origin_bytes, strides)
+        return view
+
+
+def _is_halo(call: _Call) -> bool:
+    return call.lowered.code.name == "fill_halo"
+
+
+def load(path: str | Path, *, mmap: bool = False, machine: Machine | None = None, progress: Progress | None = None) -> Engine:
+    """Read, verify and prepare a `.edge` file; raises FormatError if it is not a sound one.
+
+    `mmap` maps the file instead of copying it, for files that are large against memory: whoever then truncates or rewrites it in place
+    kills the process (SIGBUS) or changes what it computes.
+    """
+    from edge.format import read
+    from edge.verifier import verify
+
+    program = read(path, mmap=mmap)
+    verify(program)
+    return Engine(program, machine=machine, progress=progress)

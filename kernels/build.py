@@ -1,0 +1,121 @@
+"""The one compile path: a Python function becomes the object code of a C function for a machine.
+
+Numba types and lowers the function (without its CPython and C wrappers, so that nothing of Python is referred to), a few lines of LLVM
+give it the kernel signature
+
+    void kernel(const int64 *args, uint8 *arena, const uint8 *constants, uint8 *scratch, int64 part, int64 parts)
+
+everything else becomes internal, and a target machine of our own emits the object. Such an object is loaded with llvmlite alone
+(`edge.kernels.cache`). The Numba calls used here are private to Numba: no other module uses them, and the version is pinned.
+
+Why not Numba's own @cfunc(cache=True): kernels made by a factory never hit its cache, it fails at import on a read-only install or a full
+disk, it does not see changes in other files, and every object it makes refers to Python.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+import llvmlite.ir as ir
+
+from edge.kernels.isa import Machine
+
+KernelFunction = Callable[..., None]
+
+_BYTES = ir.IntType(8).as_pointer()
+_WORD = ir.IntType(64)
+_POINTERS = 4
+
+
+def inlined(function: KernelFunction) -> Any:
+    """Decorator of functions that kernels call: compiled with the options of kernels, with nothing of Python, and inlined by LLVM."""
+    from numba import njit
+
+    return njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, _nrt=False)(function)
+
+
+def signature() -> Any:
+    """The kernel signature in Numba's types."""
+    from numba import types
+
+    octets = types.CPointer(types.uint8)
+    return types.void(types.CPointer(types.int64), octets, octets, octets, types.int64, types.int64)
+
+
+def object_code(name: str, function: KernelFunction, machine: Machine) -> bytes:
+    """The object of `function` for `machine`, exporting one symbol `name`; it refers at most to memcpy, memmove and memset."""
+    return bytes(_target_machine(machine).emit_object(optimised_module(name, function, machine)))
+
+
+def assembly(name: str, function: KernelFunction, machine: Machine) -> str:
+    """The same code as assembly text, for tests and for reading."""
+    return str(_target_machine(machine).emit_assembly(optimised_module(name, function, machine)))
+
+
+def optimised_module(name: str, function: KernelFunction, machine: Machine) -> llvm.ModuleRef:
+    """The kernel as an optimised LLVM module for `machine`."""
+    text, native = _native_ir(function)
+    module = llvm.parse_assembly(_for_machine(text, machine))
+    module.link_in(llvm.parse_assembly(_wrapper(name, native, module.triple)))
+    for defined in module.functions:
+        if not defined.is_declaration and defined.name != name:
+            defined.linkage = "internal"
+    target = _target_machine(machine)
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    builder = llvm.create_pass_builder(target, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def _native_ir(function: KernelFunction) -> tuple[str, str]:
+    """LLVM text of `function` as Numba lowers it, and its symbol."""
+    from numba.core import compiler, registry
+    from numba.core.compiler_lock import global_compiler_lock
+
+    flags = compiler.Flags()
+    flags.no_cpython_wrapper = True
+    flags.no_cfunc_wrapper = True
+    flags.nrt = False
+    flags.boundscheck = False
+    flags.error_model = "numpy"  # division by zero gives inf or nan and raises nothing
+    kind = signature()
+    target = registry.cpu_target
+    with global_compiler_lock:
+        result = compiler.compile_extra(
+            target.typing_context, target.target_context, function, kind.args, kind.return_type, flags, {}
+        )
+        return str(result.library._final_module), result.fndesc.llvm_func_name
+
+
+def _for_machine(text: str, machine: Machine) -> str:
+    """The module without the processor Numba compiled it for, under the triple of `machine`."""
+    text = re.sub(r'"target-(cpu|features)"="[^"]*"', "", text)
+    text = re.sub(r'^target triple = .*$', f'target triple = "{machine.triple}"', text, flags=re.MULTILINE)
+    layout = str(_target_machine(machine).target_data)
+    return re.sub(r'^target datalayout = .*$', f'target datalayout = "{layout}"', text, flags=re.MULTILINE)
+
+
+def _wrapper(name: str, native: str, triple: str) -> str:
+    """A module with the C function `name` that calls Numba's `native`, whose first two arguments are out-parameters of no use here."""
+    module = ir.Module()
+    module.triple = triple
+    arguments = [_WORD.as_pointer(), _BYTES, _BYTES, _BYTES, _WORD, _WORD]
+    callee = ir.Function(module, ir.FunctionType(ir.IntType(32), [_BYTES, _BYTES, *arguments]), native)
+    wrapper = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    for argument in wrapper.args[:_POINTERS]:
+        argument.add_attribute("noalias")
+    builder = ir.IRBuilder(wrapper.append_basic_block())
+    result, error = (builder.bitcast(builder.alloca(_WORD), _BYTES) for _ in range(2))
+    builder.call(callee, [result, error, *wrapper.args])
+    builder.ret_void()
+    return str(module)
+
+
+def _target_machine(machine: Machine) -> llvm.TargetMachine:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    target = llvm.Target.from_triple(machine.triple)
+    return target.create_target_machine(cpu=machine.cpu, features=machine.llvm_features, opt=3, reloc="pic", codemodel="small", jit=False)

@@ -1,0 +1,236 @@
+"""Convolutions and dense layers: lowering to the tiled kernel (its code is `edge.kernels.conv_code`).
+
+A dense layer is a convolution whose window is the whole image. The kernel never looks at borders: it reads the input's halo, which holds
+zeros (of float32, int8 and uint8) or +1 (packed). What the halo adds is taken off by tables derived here from the filters:
+
+- packed input, acc = N - 2p with p the differing bits of N products. With zero padding the outside taps have added the sum of their
+  weights; it depends only on which taps are outside, so output rows and columns fall into few border classes. With a float output the table
+  holds N - correction per class and channel; with a packed output the largest p that still gives +1, floor((N - correction - T) / 2).
+- int8 input: x - zero_point = (x + 128) - (128 + zero_point), so the table holds -(128 + zero_point) * sum of w, and the threshold less that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.kernels.isa import Machine
+from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place, float_bits
+from edge.kernels.shapes import ConvVariant, sub_lanes, tile_pixels
+from edge.layout import BLOCK, FilterLayout, filter_layout, lanes
+from edge.ops import Activation
+from edge.tensors import Encoding
+
+_KINDS = {
+    (Encoding.BITS, Encoding.BITS): "bits",
+    (Encoding.UINT8, Encoding.INT8): "u8i8",
+    (Encoding.INT8, Encoding.INT8): "i8i8",
+    (Encoding.FLOAT32, Encoding.FLOAT32): "f32f32",
+    (Encoding.FLOAT32, Encoding.INT8): "f32i8",
+    (Encoding.FLOAT32, Encoding.BITS): "f32bits",
+}
+_NEVER = np.iinfo(np.int32).max  # differing bits that no pixel has
+_OVERREAD = BLOCK  # table entries a vector load may read past the last channel
+
+
+@dataclass(frozen=True)
+class Window:
+    """The geometry of a convolution; of a dense layer: one window over the whole image."""
+
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)  # top, left
+    pad_ones: bool = True  # whether outside taps count +1; also true where there are none
+    groups: int = 1
+
+
+def _window(low: Lowering) -> Window:
+    if low.op == "dense":
+        return Window()
+    return Window(
+        (low.i("stride_h"), low.i("stride_w")),
+        (low.i("dilation_h"), low.i("dilation_w")),
+        (low.i("pad_top"), low.i("pad_left")),
+        bool(low.i("pad_ones")),
+        low.i("groups"),
+    )
+
+
+def _kind(low: Lowering) -> str:
+    return _KINDS[low.call.inputs[0].encoding, low.call.constants["filter"].encoding]
+
+
+# -- tables --------------------------------------------------------------------------------------------------------------------
+
+
+def _axis_classes(size: int, outputs: int, taps: int, stride: int, dilation: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
+    """(class of every output position, inside[class, tap]) along one axis: which taps lie inside the image."""
+    first = np.arange(outputs)[:, None] * stride - pad
+    at = first + np.arange(taps)[None, :] * dilation
+    inside, classes = np.unique((at >= 0) & (at < size), axis=0, return_inverse=True)
+    return classes.reshape(-1).astype(np.int32), inside
+
+
+@dataclass(frozen=True)
+class Borders:
+    """Border classes: the class of every output row and column, and the sum of the outside weights per (row, column) class, channel."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    outside: np.ndarray  # (row classes, column classes, O)
+
+
+def _borders(low: Lowering, window: Window, signs: np.ndarray) -> Borders:
+    image, out = low.input(), low.output
+    taps_h, taps_w = signs.shape[1:3]
+    if window.pad_ones:
+        zeros = np.zeros((1, 1, signs.shape[0]), np.int64)
+        return Borders(np.zeros(out.height, np.int32), np.zeros(out.width, np.int32), zeros)
+    rows, inside_h = _axis_classes(image.height, out.height, taps_h, window.stride[0], window.dilation[0], window.pad[0])
+    columns, inside_w = _axis_classes(image.width, out.width, taps_w, window.stride[1], window.dilation[1], window.pad[1])
+    per_tap = signs.sum(axis=3, dtype=np.int64)  # (O, kh, kw)
+    within = np.einsum("rh,chw,sw->rsc", inside_h.astype(np.int64), per_tap.transpose(0, 1, 2), inside_w.astype(np.int64))
+    return Borders(rows, columns, per_tap.sum(axis=(1, 2))[None, None, :] - within)
+
+
+def _packed_table(low: Lowering, window: Window) -> tuple[np.ndarray, Borders]:
+    signs = 1 - 2 * low.array("filter").astype(np.int8)
+    borders = _borders(low, window, signs)
+    products = signs[0].size
+    true_zero = products - borders.outside  # acc at p = 0
+    if not low.has("threshold"):
+        return true_zero, borders
+    return np.floor_divide(true_zero - low.array("threshold").astype(np.int64), 2), borders
+
+
+def _integer_table(low: Lowering) -> tuple[np.ndarray, Borders]:
+    image, out = low.input(), low.output
+    filters = low.array("filter")
+    offset = image.type.zero_point + (128 if image.type.encoding is Encoding.INT8 else 0)
+    correction = -offset * filters.sum(axis=(1, 2, 3), dtype=np.int64)
+    if low.has("threshold"):
+        correction = low.array("threshold").astype(np.int64) - correction
+    return correction[None, None, :], Borders(np.zeros(out.height, np.int32), np.zeros(out.width, np.int32), correction)
+
+
+def _table(low: Lowering, window: Window) -> tuple[int, int, int, int]:
+    """(offset of the table, bytes of a class, offsets of the class bytes of every row and column), as arguments."""
+    kind = _kind(low)
+    if kind.startswith("f32"):
+        return 0, 0, 0, 0
+    table, borders = _packed_table(low, window) if kind == "bits" else _integer_table(low)
+    row_classes, column_classes, channels = table.shape
+    fill = _NEVER if kind == "bits" else np.iinfo(np.int32).min  # spare lanes give bit 0
+    padded = np.full((row_classes, column_classes, channels + _OVERREAD), fill, np.int32)
+    padded[..., :channels] = np.clip(table, np.iinfo(np.int32).min, _NEVER)
+    class_bytes = 4 * padded.shape[2]
+    rows = borders.rows.astype(np.int64) * column_classes * class_bytes
+    columns = borders.columns.astype(np.int64) * class_bytes
+    add = low.derived.add
+    return add(padded), class_bytes, add(rows), add(columns)
+
+
+# -- arguments -----------------------------------------------------------------------------------------------------------------
+
+
+def _segment_arguments(low: Lowering, window: Window, layout: FilterLayout, kind: str) -> tuple[list[int], bool]:
+    """The seven numbers of the tile's window, and whether the last position of a segment must be masked."""
+    image = low.input()
+    taps_w = low.call.constants["filter"].shape[2]
+    row_step, column_step = window.dilation[0] * image.row_bytes, window.dilation[1] * image.pixel_bytes
+    rows, columns = (layout.segments, 1) if layout.segment_taps == taps_w else (layout.segments // taps_w, taps_w)
+    used = layout.segment_taps * layout.pixel % 64 if kind == "bits" else 0
+    mask = (1 << used) - 1 if used else -1
+    pixel_step = window.stride[1] * image.pixel_bytes
+    return [pixel_step, rows, row_step, columns, column_step, layout.positions, mask], bool(used)
+
+
+def _vector(low: Lowering, role: str, default: float, channels: int) -> int:
+    """The offset of a row of floats, derived where the file has none."""
+    if low.has(role):
+        return low.constant(role)
+    return low.derived.add(np.full(channels + _OVERREAD, default, np.float32))
+
+
+def _activation(low: Lowering) -> tuple[float, float, float, bool]:
+    """(lower bound, upper bound, slope below zero, whether the slope is used)."""
+    kind = Activation(low.i("activation"))
+    if kind is Activation.RELU:
+        return 0.0, low.f("limit"), 0.0, False
+    if kind is Activation.LEAKY_RELU:
+        return -np.inf, np.inf, low.f("alpha"), True
+    return -np.inf, np.inf, 0.0, False
+
+
+def _group_bytes(image: Place, groups: int) -> int:
+    """Bytes between the first channels of neighbouring groups in a pixel."""
+    depth = image.channels // groups
+    return depth // 8 if image.type.encoding is Encoding.BITS else depth * image.type.encoding.bits // 8
+
+
+def _accepts(low: Lowering) -> bool:
+    """Groups of packed channels must start and end on whole bytes, on both sides."""
+    window = _window(low)
+    inside, outside = low.input(), low.output
+    if window.groups == 1:
+        return True
+    depth = inside.channels // window.groups
+    packed_in = inside.type.encoding is Encoding.BITS and depth not in (8, 16, 32) and depth % 64
+    packed_out = outside.type.encoding is Encoding.BITS and outside.channels // window.groups % 8
+    return not (packed_in or packed_out)
+
+
+def _variant(low: Lowering, machine: Machine, kind: str, masked: bool, leaky: bool) -> ConvVariant:
+    out = low.output
+    channels = low.call.constants["filter"].shape[0] // _window(low).groups
+    widths = lanes(channels)
+    block = widths[0]
+    tail = widths[-1] if widths[-1] != block else 0
+    pixels = tile_pixels(kind, machine, block, out.width)
+    return ConvVariant(kind, out.type.encoding.name.lower(), pixels, block, tail, masked, low.has("scale"), leaky)
+
+
+def _lower(low: Lowering) -> Lowered:
+    window, kind = _window(low), _kind(low)
+    image, out = low.input(), low.output
+    layout = filter_layout(low.op, low.call)
+    segment, masked = _segment_arguments(low, window, layout, kind)
+    lower, upper, slope, leaky = _activation(low)
+    variant = _variant(low, low.machine, kind, masked, leaky)
+    channels = out.channels
+    first = image.offset - window.pad[0] * image.row_bytes - window.pad[1] * image.pixel_bytes
+    args = (
+        *segment,
+        first, window.stride[0] * image.row_bytes,
+        low.constant("filter"), layout.block_bytes(variant.lanes),
+        len(lanes(layout.channels_out)), window.groups, _group_bytes(image, window.groups), layout.group_bytes,
+        out.height, out.width, out.offset, out.pixel_bytes, out.row_bytes, layout.channels_out,
+        *_table(low, window),
+        _vector(low, "scale", 1.0, channels) if variant.scaled else 0,
+        _vector(low, "bias", 0.0, channels) if variant.output != "bits" else 0,
+        float_bits(lower), float_bits(upper), float_bits(slope),
+        float_bits(float(np.float32(1) / np.float32(out.type.scale))), out.type.zero_point,
+    )  # fmt: skip
+    macs = low.instruction.definition.macs(low.call, out.type.shape)
+    return Lowered(Code(variant.name, _builder(variant)), args, _scratch_bytes(variant, low.machine), macs)
+
+
+def _scratch_bytes(variant: ConvVariant, machine: Machine) -> int:
+    """Accumulators of a tile, and one vector for a partial store."""
+    return 4 * variant.pixels * sub_lanes(variant.kind, machine, variant.lanes) + 4 * BLOCK
+
+
+def _builder(variant: ConvVariant):  # type: ignore[no-untyped-def]
+    def build(machine: Machine) -> KernelFunction:
+        from edge.kernels import conv_code
+
+        return conv_code.kernel(variant, machine)
+
+    return build
+
+
+KERNELS = (
+    Kernel("conv2d", "conv2d", _accepts, _lower),
+    Kernel("dense", "dense", lambda low: True, _lower),
+)

@@ -1,0 +1,265 @@
+"""Vectors for kernels: LLVM vector types as values in Numba code, and typed access to raw memory.
+
+`vector("f32", 16)` gives the operations of <16 x float> as Numba intrinsics; LLVM turns any number of lanes into what the machine has, so
+kernels are written once. Addresses are byte pointers plus a byte offset; nothing here checks bounds (the verifier did).
+
+Element names: f32, i8, u8, i16, i32, i64.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import llvmlite.ir as ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.core.datamodel.registry import register_default
+from numba.extending import intrinsic, lower_builtin, type_callable
+
+ELEMENTS: dict[str, ir.Type] = {
+    "f32": ir.FloatType(),
+    "i8": ir.IntType(8),
+    "u8": ir.IntType(8),
+    "i16": ir.IntType(16),
+    "i32": ir.IntType(32),
+    "i64": ir.IntType(64),
+}
+SCALARS: dict[str, types.Type] = {
+    "f32": types.float32,
+    "i8": types.int8,
+    "u8": types.uint8,
+    "i16": types.int16,
+    "i32": types.int32,
+    "i64": types.int64,
+}
+INDEX = ir.IntType(64)
+LANE = ir.IntType(32)
+
+
+class Vec(types.Type):
+    """The Numba type of <lanes x element>."""
+
+    def __init__(self, element: str, lanes: int) -> None:
+        self.element = element
+        self.lanes = lanes
+        super().__init__(name=f"Vec({element},{lanes})")
+
+    @property
+    def llvm(self) -> ir.VectorType:
+        return ir.VectorType(ELEMENTS[self.element], self.lanes)
+
+
+@register_default(Vec)
+class VecModel(models.PrimitiveModel):
+    """A vector is an LLVM value of its own."""
+
+    def __init__(self, dmm: Any, fe_type: Vec) -> None:
+        super().__init__(dmm, fe_type, fe_type.llvm)
+
+
+def address(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value, kind: ir.Type) -> ir.Value:
+    """pointer + offset bytes, as a pointer to `kind`."""
+    octet = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    return builder.bitcast(builder.gep(octet, [offset]), kind.as_pointer())
+
+
+def splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.Value:
+    """A vector with every lane equal to `scalar`."""
+    undefined = ir.Constant(kind, ir.Undefined)
+    one = builder.insert_element(undefined, scalar, LANE(0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(LANE, kind.count), [0] * kind.count))
+
+
+Emit = Callable[[Any, ir.IRBuilder, list[ir.Value]], ir.Value]
+
+
+def _intrinsic(emit: Emit, result: types.Type, *arguments: types.Type) -> Any:
+    """A Numba intrinsic of fixed types whose code `emit` writes."""
+
+    def code(context: Any, builder: ir.IRBuilder, sig: Any, values: list[ir.Value]) -> ir.Value:
+        made = emit(context, builder, values)
+        return context.get_dummy_value() if result == types.void else made
+
+    signature = result(*arguments)
+    typers = {
+        1: lambda context, a: (signature, code),
+        2: lambda context, a, b: (signature, code),
+        3: lambda context, a, b, c: (signature, code),
+        4: lambda context, a, b, c, d: (signature, code),
+    }
+    return intrinsic(typers[len(arguments)])
+
+
+def _namespace(name: str, **members: Any) -> ModuleType:
+    """Functions under one name. Numba resolves attributes of modules, and of no other objects, when it types a kernel."""
+    made = ModuleType(name)
+    vars(made).update(members)
+    return made
+
+
+# -- vectors -------------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def vector(element: str, lanes: int) -> ModuleType:
+    """The operations of a vector type:
+
+    load(p, bytes), store(p, bytes, v), splat(x); low(a, b) and high(a, b) for minimum and maximum, which give b where a is not a
+    number; atmost(a, b) and atleast(a, b), the same but a not-a-number stays; less(a, b) as a lane mask in an integer, lane 0 in bit 0;
+    where_less(a, b, x, y) takes x where a < b; to_f32, to_i32, to_i8 (truncating). Operators + - * ^ & | work on equal types.
+    """
+    kind = Vec(element, lanes)
+    octets, scalar = types.CPointer(types.uint8), SCALARS[element]
+    op: Any = _namespace(f"{element}x{lanes}", kind=kind, lanes=lanes)
+    op.load = _intrinsic(lambda c, b, v: b.load(address(b, v[0], v[1], kind.llvm), align=1), kind, octets, types.int64)
+    op.store = _intrinsic(lambda c, b, v: b.store(v[2], address(b, v[0], v[1], kind.llvm), align=1), types.void, octets, types.int64, kind)
+    op.splat = _intrinsic(lambda c, b, v: splat(b, v[0], kind.llvm), kind, scalar)
+    op.low = _intrinsic(lambda c, b, v: b.select(_less(b, kind, v[0], v[1]), v[0], v[1]), kind, kind, kind)
+    op.high = _intrinsic(lambda c, b, v: b.select(_less(b, kind, v[1], v[0]), v[0], v[1]), kind, kind, kind)
+    op.atmost = _intrinsic(lambda c, b, v: b.select(_less(b, kind, v[1], v[0]), v[1], v[0]), kind, kind, kind)
+    op.atleast = _intrinsic(lambda c, b, v: b.select(_less(b, kind, v[0], v[1]), v[1], v[0]), kind, kind, kind)
+    op.where_less = _intrinsic(lambda c, b, v: b.select(_less(b, kind, v[0], v[1]), v[2], v[3]), kind, kind, kind, kind, kind)
+    op.less = _intrinsic(lambda c, b, v: _mask(b, _less(b, kind, v[0], v[1]), lanes), types.int64, kind, kind)
+    for target in ("f32", "i32", "i8"):
+        setattr(op, f"to_{target}", _conversion(kind, Vec(target, lanes)))
+    return op
+
+
+def _less(builder: ir.IRBuilder, kind: Vec, a: ir.Value, b: ir.Value) -> ir.Value:
+    if kind.element == "f32":
+        return builder.fcmp_ordered("<", a, b)
+    compare = builder.icmp_unsigned if kind.element.startswith("u") else builder.icmp_signed
+    return compare("<", a, b)
+
+
+def _mask(builder: ir.IRBuilder, lanes_true: ir.Value, lanes: int) -> ir.Value:
+    bits = builder.bitcast(lanes_true, ir.IntType(lanes))
+    return bits if lanes == INDEX.width else builder.zext(bits, INDEX)
+
+
+def _conversion(source: Vec, target: Vec) -> Any:
+    def emit(context: Any, builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
+        return _convert(builder, values[0], source, target)
+
+    return _intrinsic(emit, target, source)
+
+
+def _convert(builder: ir.IRBuilder, value: ir.Value, source: Vec, target: Vec) -> ir.Value:
+    if source.element == target.element:
+        return value
+    if target.element == "f32":
+        return (builder.uitofp if source.element == "u8" else builder.sitofp)(value, target.llvm)
+    if source.element == "f32":
+        return builder.fptosi(value, target.llvm)
+    widths = ELEMENTS[source.element].width, ELEMENTS[target.element].width
+    if widths[0] > widths[1]:
+        return builder.trunc(value, target.llvm)
+    if widths[0] == widths[1]:
+        return value
+    return (builder.zext if source.element == "u8" else builder.sext)(value, target.llvm)
+
+
+_INTEGER_OPERATORS = {
+    operator.add: "add",
+    operator.sub: "sub",
+    operator.mul: "mul",
+    operator.xor: "xor",
+    operator.and_: "and_",
+    operator.or_: "or_",
+}
+_FLOAT_OPERATORS = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul"}
+
+
+def _operators() -> None:
+    """Teach Numba the operators of vectors of equal type. Products and sums are rounded one by one: nothing is contracted."""
+    for function, name in _INTEGER_OPERATORS.items():
+        _register_operator(function, name, _FLOAT_OPERATORS.get(function))
+
+
+def _register_operator(function: Any, integer: str, floating: str | None) -> None:
+    @type_callable(function)
+    def typer(context: Any) -> Any:
+        def typed(a: types.Type, b: types.Type) -> types.Type | None:
+            usable = isinstance(a, Vec) and a == b and (floating or a.element != "f32")
+            return a if usable else None
+
+        return typed
+
+    @lower_builtin(function, Vec, Vec)
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, values: list[ir.Value]) -> ir.Value:
+        name = floating if sig.return_type.element == "f32" else integer
+        return getattr(builder, name)(*values)
+
+
+_operators()
+
+
+# -- memory --------------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def memory(element: str) -> ModuleType:
+    """Scalars in memory: get(p, bytes), put(p, bytes, x), and at(p, bytes), a pointer p2 whose elements are p2[i]."""
+    scalar, kind = SCALARS[element], ELEMENTS[element]
+    octets = types.CPointer(types.uint8)
+    return _namespace(
+        f"memory_{element}",
+        get=_intrinsic(lambda c, b, v: b.load(address(b, v[0], v[1], kind), align=1), scalar, octets, types.int64),
+        put=_intrinsic(lambda c, b, v: b.store(v[2], address(b, v[0], v[1], kind), align=1), types.void, octets, types.int64, scalar),
+        at=_intrinsic(lambda c, b, v: address(b, v[0], v[1], kind), types.CPointer(scalar), octets, types.int64),
+    )
+
+
+@functools.cache
+def float_of_bits() -> Any:
+    """float32 from its bits in an integer: how attributes that are floats travel in the argument row."""
+
+    def emit(context: Any, builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
+        return builder.bitcast(builder.trunc(values[0], ir.IntType(32)), ir.FloatType())
+
+    return _intrinsic(emit, types.float32, types.int64)
+
+
+@functools.cache
+def bits_of_float() -> Any:
+    """The bits of a float32 as int32."""
+    return _intrinsic(lambda c, b, v: b.bitcast(v[0], ir.IntType(32)), types.int32, types.float32)
+
+
+@functools.cache
+def fill() -> Any:
+    """fill(p, bytes, value, count): count bytes become value (memset)."""
+
+    @intrinsic
+    def typed(context: Any, pointer: Any, offset: Any, value: Any, count: Any) -> Any:
+        def code(context: Any, builder: ir.IRBuilder, sig: Any, values: list[ir.Value]) -> ir.Value:
+            start = address(builder, values[0], values[1], ir.IntType(8))
+            cgutils.memset(builder, start, values[3], builder.trunc(values[2], ir.IntType(8)))
+            return context.get_dummy_value()
+
+        return types.void(types.CPointer(types.uint8), types.int64, types.int64, types.int64), code
+
+    return typed
+
+
+@functools.cache
+def copy() -> Any:
+    """copy(to, bytes, source, bytes, count): count bytes, which must not overlap (memcpy)."""
+
+    @intrinsic
+    def typed(context: Any, to: Any, to_offset: Any, source: Any, source_offset: Any, count: Any) -> Any:
+        def code(context: Any, builder: ir.IRBuilder, sig: Any, values: list[ir.Value]) -> ir.Value:
+            target = address(builder, values[0], values[1], ir.IntType(8))
+            origin = address(builder, values[2], values[3], ir.IntType(8))
+            cgutils.raw_memcpy(builder, target, origin, values[4], 1)
+            return context.get_dummy_value()
+
+        octets = types.CPointer(types.uint8)
+        return types.void(octets, types.int64, octets, types.int64, types.int64), code
+
+    return typed

@@ -1,0 +1,257 @@
+"""The register tile: the inner loop of every convolution and dense layer.
+
+A tile computes `pixels` neighbouring output pixels times `lanes` output channels over the whole window and writes the accumulators,
+[pixel][lane] of int32 or float32, to scratch memory. The window is a number of segments (contiguous in the image, `edge.layout`), each a
+number of positions; a position is one scalar of every pixel (a 64-bit word, 4 bytes or a float), broadcast against a vector of filters:
+
+    kind      scalar          filter lanes     one step
+    bits      64 signs        64 signs         acc += popcount(x xor w)                 counts the products that are -1
+    u8i8      4 bytes         4 int8           acc += x0*w0 + x1*w1 + x2*w2 + x3*w3     x unsigned
+    i8i8      4 bytes         4 int8           the same with x + 128 for x              the caller subtracts 128 * sum of w
+    f32f32    float           float            acc = fma(x, w, acc)
+    f32i8     float           int8             acc = fma(x, float(w), acc)
+    f32bits   float           1 bit            acc += x, or acc -= x where the bit is 1
+
+Products of floats are summed one after the other in the order of the window, vectors lie across output channels alone, so that every
+machine with fused multiply-add gives the same float. Accumulators stay in registers over the whole window.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.ir as ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from edge.kernels.isa import Machine
+from edge.kernels.shapes import vector_lanes
+from edge.kernels.simd import INDEX, address, splat
+
+I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one position does: the scalar read per pixel, the bytes of one lane of the filter (in eighths), and the arithmetic."""
+
+    scalar: ir.Type
+    lane_bits: int
+    accumulator: ir.Type
+    filters: Callable[[Any, ir.Value, int], ir.Value]  # (builder, pointer, lanes) -> vector of filters
+    spread: Callable[[Any, ir.Value, int], ir.Value]  # (builder, scalar, lanes) -> vector for `multiply`
+    multiply: Callable[[Any, ir.Value, ir.Value, ir.Value], ir.Value]  # (builder, acc, x, w) -> acc
+
+
+def _load(kind: ir.Type, per_lane: int = 1) -> Callable[[Any, ir.Value, int], ir.Value]:
+    def load(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value:
+        vector = ir.VectorType(kind, lanes * per_lane)
+        return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=1)
+
+    return load
+
+
+def _spread(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
+    return splat(builder, scalar, ir.VectorType(scalar.type, lanes))
+
+
+# -- bits ----------------------------------------------------------------------------------------------------------------------
+
+
+def _count_differences(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
+    kind = acc.type
+    ctpop = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), f"llvm.ctpop.v{kind.count}i64")
+    return builder.add(acc, builder.call(ctpop, [builder.xor(x, w)]))
+
+
+# -- int8 ----------------------------------------------------------------------------------------------------------------------
+
+
+def _quads(unsigned_offset: bool) -> Callable[[Any, ir.Value, int], ir.Value]:
+    """4 bytes to every lane; with the offset, int8 becomes uint8 by adding 128 (flipping the top bit)."""
+
+    def spread(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
+        if unsigned_offset:
+            scalar = builder.xor(scalar, I32(0x80808080))
+        return builder.bitcast(_spread(builder, scalar, lanes), ir.VectorType(I8, 4 * lanes))
+
+    return spread
+
+
+def _vnni(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
+    bits = 32 * acc.type.count
+    kind = ir.FunctionType(acc.type, [acc.type, x.type, w.type])
+    instruction = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.avx512.vpdpbusd.{bits}")
+    return builder.call(instruction, [acc, x, w])
+
+
+def _widening(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
+    """Products in 16 bits (255 * 128 fits), summed in pairs in 32 bits: the shape that becomes pmaddwd and its likes."""
+    lanes = acc.type.count
+    wide = ir.VectorType(I32, 4 * lanes)
+    product = builder.mul(builder.zext(x, wide), builder.sext(w, wide))
+    for count in (2 * lanes, lanes):
+        even, odd = (_every_other(builder, product, count, first) for first in (0, 1))
+        product = builder.add(even, odd)
+    return builder.add(acc, product)
+
+
+def _every_other(builder: ir.IRBuilder, value: ir.Value, count: int, first: int) -> ir.Value:
+    mask = ir.Constant(ir.VectorType(I32, count), [first + 2 * i for i in range(count)])
+    return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+
+
+# -- float ---------------------------------------------------------------------------------------------------------------------
+
+
+def _fused(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
+    kind = acc.type
+    fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.fma.v{kind.count}f32")
+    return builder.call(fma, [x, w, acc])
+
+
+def _separate(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
+    """Without fused multiply-add in the machine, llvm.fma would call the C library."""
+    return builder.fadd(acc, builder.fmul(x, w))
+
+
+def _load_int8_as_float(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value:
+    return builder.sitofp(_load(I8)(builder, pointer, lanes), ir.VectorType(F32, lanes))
+
+
+def _load_mask(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value:
+    octets = [builder.load(builder.gep(pointer, [INDEX(i)]), align=1) for i in range(lanes // 8)]
+    word: ir.Value = builder.zext(octets[0], ir.IntType(lanes)) if lanes > 8 else octets[0]
+    for i, octet in enumerate(octets[1:], 1):
+        word = builder.or_(word, builder.shl(builder.zext(octet, word.type), word.type(8 * i)))
+    return builder.bitcast(word, ir.VectorType(ir.IntType(1), lanes))
+
+
+def _signed_add(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, minus: ir.Value) -> ir.Value:
+    return builder.select(minus, builder.fsub(acc, x), builder.fadd(acc, x))
+
+
+def has_fma(machine: Machine) -> bool:
+    """Whether a fused multiply-add is an instruction of the machine."""
+    return "fma" in machine.features or machine.isa.architecture == "aarch64"
+
+
+def _has_vnni(machine: Machine) -> bool:
+    return {"avx512vnni", "avx512vl"} <= machine.features
+
+
+def step(kind: str, machine: Machine) -> Step:
+    """The arithmetic of a tile on a machine."""
+    if kind == "bits":
+        return Step(I64, 64, I64, _load(I64), _spread, _count_differences)
+    if kind in ("u8i8", "i8i8"):
+        multiply = _vnni if _has_vnni(machine) else _widening
+        return Step(I32, 32, I32, _load(I8, per_lane=4), _quads(kind == "i8i8"), multiply)
+    if kind == "f32bits":
+        return Step(F32, 1, F32, _load_mask, _spread, _signed_add)
+    multiply = _fused if has_fma(machine) else _separate
+    filters, lane_bits = (_load(F32), 32) if kind == "f32f32" else (_load_int8_as_float, 8)
+    return Step(F32, lane_bits, F32, filters, _spread, multiply)
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """The constants a tile is generated for."""
+
+    kind: str
+    pixels: int
+    lanes: int  # lanes of this tile
+    row_lanes: int  # lanes of the block, the distance between positions of the filter
+    masked: bool = False  # the last position of a segment holds bits beyond the segment
+
+
+@functools.cache
+def tile(shape: TileShape, machine: Machine) -> Any:
+    """The tile as a Numba intrinsic
+
+    tile(x, filter, out, window): pointers to the first pixel's first scalar, the block's filters and the accumulators, and a pointer to
+    seven int64: pixel step, segment rows, row step, segment columns, column step (bytes), positions of a segment, mask of the last
+    position.
+    """
+
+    @intrinsic
+    def typed(context: Any, x: Any, filters: Any, out: Any, window: Any) -> Any:
+        octets = types.CPointer(types.uint8)
+        kind = types.void(octets, octets, octets, types.CPointer(types.int64))
+
+        def code(context: Any, builder: ir.IRBuilder, sig: Any, values: list[ir.Value]) -> ir.Value:
+            _Tile(shape, machine, builder, *values).emit()
+            return context.get_dummy_value()
+
+        return kind, code
+
+    return typed
+
+
+class _Tile:
+    """Writes the code of one tile."""
+
+    def __init__(
+        self, shape: TileShape, machine: Machine, builder: ir.IRBuilder, x: ir.Value, filters: ir.Value, out: ir.Value, window: ir.Value
+    ) -> None:
+        self.shape, self.builder, self.x, self.filters, self.out = shape, builder, x, filters, out
+        self.step = step(shape.kind, machine)
+        self.width = vector_lanes(shape.kind, machine, shape.lanes)
+        self.count = shape.lanes // self.width
+        arguments = [builder.load(builder.gep(window, [INDEX(i)])) for i in range(7)]
+        self.pixel_step, self.rows, self.row_step, self.columns, self.column_step, self.positions, self.mask = arguments
+        kind = ir.VectorType(self.step.accumulator, self.width)
+        zero = ir.Constant(kind, [0 if self.step.accumulator != F32 else 0.0] * self.width)
+        self.accumulators = [cgutils.alloca_once_value(builder, zero) for _ in range(shape.pixels * self.count)]
+        for slot in self.accumulators:  # alloca_once initialises at the function's entry only
+            builder.store(zero, slot)
+
+    def emit(self) -> None:
+        builder = self.builder
+        stride = self.shape.row_lanes * self.step.lane_bits // 8
+        cursor = cgutils.alloca_once_value(builder, self.filters)
+        builder.store(self.filters, cursor)
+        with cgutils.for_range(builder, self.rows, intp=I64) as row, cgutils.for_range(builder, self.columns, intp=I64) as column:
+            offset = builder.add(builder.mul(row.index, self.row_step), builder.mul(column.index, self.column_step))
+            start = builder.gep(self.x, [offset])
+            with cgutils.for_range(builder, self.positions, intp=I64) as position:
+                pointer = builder.load(cursor)
+                self._position(start, position.index, pointer)
+                builder.store(builder.gep(pointer, [INDEX(stride)]), cursor)
+        self._store()
+
+    def _position(self, start: ir.Value, position: ir.Value, pointer: ir.Value) -> None:
+        """One position of every pixel against `count` vectors of filters."""
+        builder, step = self.builder, self.step
+        vector_bytes = self.width * step.lane_bits // 8
+        filters = [step.filters(builder, builder.gep(pointer, [INDEX(vector_bytes * j)]), self.width) for j in range(self.count)]
+        scalar_bytes = 8 if step.scalar == I64 else 4
+        base = builder.gep(start, [builder.mul(position, INDEX(scalar_bytes))])
+        mask = None
+        if self.shape.masked:
+            last = builder.icmp_signed("==", position, builder.sub(self.positions, INDEX(1)))
+            mask = builder.select(last, self.mask, I64(-1))
+        for pixel in range(self.shape.pixels):
+            where = builder.gep(base, [builder.mul(self.pixel_step, INDEX(pixel))])
+            scalar = builder.load(builder.bitcast(where, step.scalar.as_pointer()), align=1)
+            if mask is not None:
+                scalar = builder.and_(scalar, mask)
+            spread = step.spread(builder, scalar, self.width)
+            for j in range(self.count):
+                slot = self.accumulators[pixel * self.count + j]
+                builder.store(step.multiply(builder, builder.load(slot), spread, filters[j]), slot)
+
+    def _store(self) -> None:
+        """Accumulators to scratch, 4 bytes each."""
+        builder = self.builder
+        for i, slot in enumerate(self.accumulators):
+            pixel, j = divmod(i, self.count)
+            value = builder.load(slot)
+            if self.step.accumulator == I64:
+                value = builder.trunc(value, ir.VectorType(I32, self.width))
+            offset = INDEX(4 * (pixel * self.shape.lanes + j * self.width))
+            builder.store(value, address(builder, self.out, offset, value.type), align=4)
