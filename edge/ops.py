@@ -342,6 +342,10 @@ def check(op: OpDef, call: OpCall, output: TensorType) -> None:
     _need(output.shape == shape or _same_image(op, output.shape, shape), f"output is {output.shape}, expected {shape}")
     _check_signature(op, call, output)
     _check_constants_present(call, output)
+
+
+def check_halo(op: OpDef, call: OpCall) -> None:
+    """Prove that the first input has the halo the windows reach. Holds in programs; graphs know no halos."""
     _need(call.inputs[0].halo.covers(op.halo(call)), f"input halo {call.inputs[0].halo} is narrower than {op.halo(call)}")
 
 
