@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,8 @@ class FilterLayout:
 
     @property
     def group_bytes(self) -> int:
-        return sum(self.block_bytes(width) for width in lanes(self.channels_out))
+        """Bytes of the filters of one group; the width of all blocks together is the whole blocks and the rest, a multiple of 8."""
+        return self.block_bytes(BLOCK * (self.channels_out // BLOCK) + 8 * math.ceil(self.channels_out % BLOCK / 8))
 
     @property
     def nbytes(self) -> int:
@@ -108,16 +110,20 @@ def pack_constant(op: str, role: str, call: OpCall, array: np.ndarray) -> bytes:
 def unpack_constant(op: str, role: str, call: OpCall, data: bytes | memoryview | np.ndarray) -> np.ndarray:
     """The array of a constant from its bytes; the inverse of `pack_constant`."""
     constant = call.constants[role]
-    raw = np.frombuffer(data, np.uint8)
+    raw: np.ndarray = np.frombuffer(data, np.uint8)
     if role == "filter" and len(constant.shape) == 4:
         return _unpack_filter(filter_layout(op, call), constant, raw)
     if constant.encoding is not Encoding.BITS:
-        return raw.view(_DTYPES[constant.encoding]).reshape(constant.shape)
+        return _values(raw, constant.encoding).reshape(constant.shape)
     rows = raw.reshape(*constant.shape[:-1], -1)
     return bitpack.unpack(rows, constant.shape[-1])
 
 
-_DTYPES = {Encoding.FLOAT32: np.dtype("<f4"), Encoding.INT8: np.dtype("i1"), Encoding.INT32: np.dtype("<i4")}
+def _values(raw: np.ndarray, encoding: Encoding) -> np.ndarray:
+    return raw.view(_DTYPES[encoding])
+
+
+_DTYPES: dict[Encoding, np.dtype[Any]] = {Encoding.FLOAT32: np.dtype("<f4"), Encoding.INT8: np.dtype("i1"), Encoding.INT32: np.dtype("<i4")}
 
 
 def _pack_filter(layout: FilterLayout, array: np.ndarray) -> bytes:
@@ -161,7 +167,7 @@ def _unpack_block(layout: FilterLayout, constant: ConstantType, raw: np.ndarray,
     """[segment][position][lane] to (lanes, segments, taps, depth)."""
     shape = (layout.segments, layout.positions, width, layout.per_position)
     if constant.encoding is not Encoding.BITS:
-        split = raw.view(_DTYPES[constant.encoding]).reshape(shape)
+        split = _values(raw, constant.encoding).reshape(shape)
     elif layout.per_position == 1:
         split = bitpack.unpack(raw.reshape(*shape[:2], -1), width)[..., None]
     else:

@@ -175,7 +175,7 @@ def _check_epilogue(call: OpCall, channels: int) -> None:
 
 
 def _check_accumulator(call: OpCall, terms: int) -> None:
-    largest = {BITS: 1, U8: 255 * 127, I8: 255 * 127}.get(call.inputs[0].encoding, 0)
+    largest = {BITS: 1, U8: 255 * 128, I8: 255 * 128}.get(call.inputs[0].encoding, 0)
     _need(terms * largest <= MAX_ACCUMULATOR, f"{terms} products may overflow the 32-bit accumulator")
 
 
@@ -241,8 +241,9 @@ def _pool_shape(call: OpCall) -> tuple[int, ...]:
         max(call.i("pad_top"), call.i("pad_bottom")) < window_h and max(call.i("pad_left"), call.i("pad_right")) < window_w,
         "padding must be narrower than the window, or a window would hold no pixel",
     )
+    height, width, channels = call.inputs[0].hwc
+    _check_accumulator(call, min(window_h, height) * min(window_w, width))
     flip = call.constants.get("flip")
-    channels = call.inputs[0].hwc[2]
     if flip is not None:
         _need(flip == ConstantType(BITS, (channels,)), f"flip must be {channels} bits")
         _need(call.inputs[0].encoding is BITS, "flip needs a packed input")
@@ -337,7 +338,7 @@ def check(op: OpDef, call: OpCall, output: TensorType) -> None:
     """Prove that `call` with `output` is an application of `op`; raises `OpError` with the reason if it is not."""
     _check_operands(op, call)
     for tensor in (*call.inputs, output):
-        _check_tensor(tensor)
+        check_tensor(tensor)
     shape = op.shape(call)
     _need(output.shape == shape or _same_image(op, output.shape, shape), f"output is {output.shape}, expected {shape}")
     _check_signature(op, call, output)
@@ -353,7 +354,7 @@ def infer(op: OpDef, call: OpCall) -> tuple[int, ...]:
     """The output's shape; raises `OpError` if the operands do not fit."""
     _check_operands(op, call)
     for tensor in call.inputs:
-        _check_tensor(tensor)
+        check_tensor(tensor)
     return op.shape(call)
 
 
@@ -372,7 +373,8 @@ def _check_operands(op: OpDef, call: OpCall) -> None:
         _need(math.prod(constant.shape) <= MAX_ELEMENTS and min(constant.shape, default=1) >= 1, f"{role} has an absurd shape")
 
 
-def _check_tensor(tensor: TensorType) -> None:
+def check_tensor(tensor: TensorType) -> None:
+    """Prove that a tensor's shape, halo, size and quantization are within bounds; raises `OpError`."""
     _need(1 <= len(tensor.shape) <= 3 and min(tensor.shape) >= 1, f"{tensor.shape} is no tensor shape")
     halo = (tensor.halo.top, tensor.halo.bottom, tensor.halo.left, tensor.halo.right)
     _need(min(halo) >= 0 and max(halo) <= MAX_ATTRIBUTE, f"halo {halo} is out of range")

@@ -1,7 +1,8 @@
 """The one bit convention: bit 1 means -1, bit 0 means +1, and padding bits are 0.
 
-Value i of a packed row is bit i % 8 of byte i // 8 (little-endian bit order, so that bytes read as 16, 32 or 64-bit little-endian words keep
-the order). With it the dot product of n packed +-1 values is n - 2 * popcount(a xor b); padding bits are 0 in both operands and add nothing.
+Value i of a packed row is bit i % 8 of byte i // 8 (little-endian bit order, so that bytes read as 16, 32 or 64-bit little-endian words
+keep the order). With it the dot product of n packed +-1 values is n - 2 * popcount(a xor b); padding bits are 0 in both operands and
+add nothing.
 """
 
 from __future__ import annotations

@@ -259,6 +259,8 @@ def _max_pool_bits(case: _Case) -> Array:
     window = _pool_window(case.call)
     largest = [tap for _, _, tap in window.taps(_pad(case, case.image, True))]
     smallest = [tap for _, _, tap in window.taps(_pad(case, case.image, False))]
+    low: Array
+    high: Array
     low, high = np.any(smallest, axis=0), np.all(largest, axis=0)
     return np.where(flip, low, high)
 
