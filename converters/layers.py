@@ -1,0 +1,133 @@
+"""From a Keras model, as its file describes it, to a graph in plain form: one function per layer (`edge.converters.builder`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edge.converters import layers_activation, layers_conv, layers_shape
+from edge.converters.builder import READERS, Builder, Layer, attributes, describe
+from edge.converters.keras_model import Call, KerasModel
+from edge.errors import InputError, ModelError
+from edge.graph import Graph, Node
+from edge.tensors import Encoding, TensorType
+
+_FAMILIES = (layers_activation, layers_conv, layers_shape)  # importing them fills READERS
+# Where layers of these class names may come from; anything else with the same name may do something else.
+_PACKAGES = ("keras", "tf_keras", "tensorflow", "Larq", "larq", "edge")
+INPUT_DTYPES = ("float32", "uint8")
+
+
+def supported_layers() -> tuple[str, ...]:
+    """The class names of the Keras and Larq layers that can be converted, sorted; `InputLayer` is among them."""
+    return tuple(sorted({*READERS, "InputLayer"}))
+
+
+def _computing() -> list[str]:
+    return [name for name in supported_layers() if name not in layers_shape.TRAINING_ONLY]
+
+
+def rescales_itself(model: KerasModel) -> bool:
+    """Whether the first thing the model does with its input, but for layers that only train, is `Rescaling`."""
+    seen = {value.name for value in model.inputs}
+    first: list[str] = []
+    for call in model.calls:
+        if seen.intersection(call.inputs):
+            if call.class_name in layers_shape.TRAINING_ONLY:
+                seen.update(call.outputs)
+            else:
+                first.append(call.class_name)
+    return bool(first) and set(first) == {"Rescaling"}
+
+
+def read_graph(model: KerasModel, *, input_dtype: str = "float32") -> Graph:
+    """The graph of a Keras model, verified.
+
+    `input_dtype` is what the program will be given: "float32", or "uint8" for bytes 0..255 that stand for themselves. Raises
+    `ModelError` for a model, and `InputError` for an option, that does not fit.
+    """
+    if input_dtype not in INPUT_DTYPES:
+        raise InputError(f"input_dtype should be one of {', '.join(INPUT_DTYPES)}, got {input_dtype!r}")
+    build = Builder(frozenset(name for call in model.calls for name in call.outputs))
+    source = _input(model)
+    values = {source: _add_input(build, source, _shape(model), input_dtype)}
+    for call in model.calls:
+        values[call.outputs[0]] = _read_call(call, build, values)
+    outputs = tuple(_output(build, values[name], name) for name in model.outputs)
+    if source in outputs or not build.nodes:
+        raise ModelError(f"the model {model.source} gives its input back; it has no layer to convert")
+    nodes = tuple(build.nodes)
+    return Graph(model.name, (source,), outputs, nodes, build.types, output_names=model.output_names).verify()
+
+
+def _input(model: KerasModel) -> str:
+    if len(model.inputs) != 1:
+        names = ", ".join(value.name for value in model.inputs) or "none"
+        raise ModelError(f"the model {model.source} has {len(model.inputs)} inputs ({names}); only models with one are supported for now")
+    return model.inputs[0].name
+
+
+def _shape(model: KerasModel) -> tuple[int, ...]:
+    """The input's shape without the batch; the reader has resolved the sizes that the file leaves open."""
+    value = model.inputs[0]
+    shape = tuple(size for size in value.shape or () if size is not None)
+    if len(shape) != len(value.shape or ()) or not 1 <= len(shape) <= 3:
+        raise ModelError(
+            f"the input {value.name!r} of {model.source} has the shape {value.shape}; expected one to three known axes, "
+            "such as height, width, channels"
+        )
+    return shape
+
+
+def _add_input(build: Builder, name: str, shape: tuple[int, ...], dtype: str) -> str:
+    """Declare the input; bytes are made float32 by a node of their own, which passes remove where they can."""
+    build.types[name] = TensorType(shape, Encoding.UINT8 if dtype == "uint8" else Encoding.FLOAT32)
+    if dtype == "float32":
+        return name
+    as_float = f"{name}/dequantize"
+    build.types[as_float] = TensorType(shape)
+    build.nodes.append(Node("dequantize", (name,), as_float, attributes("dequantize"), {}, ()))
+    return as_float
+
+
+def _read_call(call: Call, build: Builder, values: Mapping[str, str]) -> str:
+    """Add a layer's nodes and return its tensor, which has the layer's name unless the layer does nothing."""
+    _check(call)
+    inputs = tuple(values[name] for name in call.inputs)
+    layer = Layer(call, inputs, tuple(build.types[name] for name in inputs))
+    before = len(build.nodes)
+    tensor = READERS[call.class_name](layer, build)
+    made_here = any(node.output == tensor for node in build.nodes[before:])
+    if not made_here:
+        return tensor
+    build.rename(tensor, call.outputs[0])
+    return call.outputs[0]
+
+
+def _check(call: Call) -> None:
+    if call.class_name == "Lambda":
+        raise ModelError(
+            f"{describe(call)}: a Lambda holds Python code, which edge never runs; replace it by layers, such as Rescaling or Activation"
+        )
+    if call.class_name not in READERS:
+        raise ModelError(
+            f"{describe(call)}: this layer is not supported; there are {', '.join(_computing())} and those that only train; "
+            "replace it by these and train again"
+        )
+    if call.package is not None and not call.package.startswith(_PACKAGES):
+        raise ModelError(f"{describe(call)}: a custom layer of {call.package!r} is not Keras' own; replace it by a layer of Keras or Larq")
+    unknown = sorted(set(call.arguments) - {"training"})
+    if unknown:
+        raise ModelError(f"{describe(call)}: called with {', '.join(unknown)}, which is not supported; call it with tensors alone")
+    if len(call.outputs) != 1 or not call.inputs:
+        raise ModelError(f"{describe(call)}: has {len(call.inputs)} inputs and {len(call.outputs)} outputs; expected one output")
+
+
+def _output(build: Builder, tensor: str, name: str) -> str:
+    """Networks give numbers: signs that are an output are unpacked."""
+    if build.types[tensor].encoding is not Encoding.BITS:
+        return tensor
+    as_float = f"{tensor}/unpack"
+    if as_float not in build.types:
+        build.types[as_float] = TensorType(build.types[tensor].shape)
+        build.nodes.append(Node("unpack", (tensor,), as_float, attributes("unpack"), {}, (name,)))
+    return as_float

@@ -1,0 +1,166 @@
+"""Layers that act on each value or channel: activations, batch normalization, rescaling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from edge.converters import quantizers
+from edge.converters.builder import Builder, Layer, Options, float32, reads
+from edge.converters.quantizers import Quantizer
+from edge.graph import Array
+from edge.ops import Activation
+from edge.tensors import Encoding
+
+# Keras' own defaults where an activation is given by name alone.
+_SIMPLE: Mapping[str, Mapping[str, int | float]] = {
+    "relu": {"activation": Activation.RELU},
+    "relu6": {"activation": Activation.RELU, "limit": 6.0},
+    "leaky_relu": {"activation": Activation.LEAKY_RELU, "alpha": 0.2},
+    "elu": {"activation": Activation.ELU, "alpha": 1.0},
+    "sigmoid": {"activation": Activation.SIGMOID},
+    "tanh": {"activation": Activation.TANH},
+}
+ACTIVATIONS = ("linear", *_SIMPLE, "softmax", *quantizers.NAMES[:3])
+
+
+def activate(layer: Layer, build: Builder, tensor: str, spec: object) -> str:
+    """`tensor` after the activation that a config entry gives: a name, a function, or a layer object."""
+    if spec is None:
+        return tensor
+    name, config = _name_and_config(spec)
+    if name in _OBJECTS and config is not None:
+        return _OBJECTS[name](layer, Options(layer.options.where, config), build, tensor)
+    if name == "linear":
+        return tensor
+    if name == "softmax":
+        return build.add("softmax", layer, tensor)
+    if name in _SIMPLE:
+        return build.add("activation", layer, tensor, **_SIMPLE[name])
+    if quantizers.find(spec) is Quantizer.SIGN:
+        return binarize(layer, build, tensor)
+    raise layer.error(f"the activation {name!r} is not supported, there are {', '.join(ACTIVATIONS)}; train with one of these")
+
+
+def _name_and_config(spec: object) -> tuple[str, Mapping[str, object] | None]:
+    if isinstance(spec, str):
+        return spec, None
+    name = spec.get("class_name") if isinstance(spec, Mapping) else None
+    config = spec.get("config") if isinstance(spec, Mapping) else None
+    if name == "function" and isinstance(config, str):
+        return config, None
+    return str(name or spec).rpartition(">")[2], config if isinstance(config, Mapping) else {}
+
+
+def binarize(layer: Layer, build: Builder, tensor: str) -> str:
+    """The signs of a tensor, packed, computed once for all readers; a packed tensor stays as it is."""
+    if build.types[tensor].encoding is Encoding.BITS:
+        return tensor
+    known = next((n.output for n in build.nodes if n.op == "binarize" and n.inputs == (tensor,)), None)
+    return known or build.add("binarize", layer, tensor, encoding=Encoding.BITS)
+
+
+@reads("Activation")
+def activation(layer: Layer, build: Builder) -> str:
+    return activate(layer, build, layer.input, layer.call.config.get("activation"))
+
+
+def _relu(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
+    slope = options.number("negative_slope", 0.0)
+    limit = options.number("max_value", math.inf) if options.config.get("max_value") is not None else math.inf
+    threshold = options.number("threshold", 0.0)
+    if threshold != 0.0:
+        raise options.error(f"threshold {threshold:g} is not supported, expected 0; train with a ReLU that starts at 0")
+    if slope == 0.0:
+        return build.add("activation", layer, tensor, activation=Activation.RELU, limit=limit)
+    if limit != math.inf:
+        raise options.error(f"max_value {limit:g} together with negative_slope {slope:g} is not supported; train with one of them")
+    return build.add("activation", layer, tensor, activation=Activation.LEAKY_RELU, alpha=slope)
+
+
+def _leaky_relu(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
+    key = "negative_slope" if "negative_slope" in options.config else "alpha"  # Keras 3, Keras 2
+    return build.add("activation", layer, tensor, activation=Activation.LEAKY_RELU, alpha=options.number(key, 0.3))
+
+
+def _elu(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
+    return build.add("activation", layer, tensor, activation=Activation.ELU, alpha=options.number("alpha", 1.0))
+
+
+def _softmax(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
+    rank = len(build.types[tensor].shape)
+    if options.wholes("axis", (-1,)) not in ((-1,), (rank,)):
+        raise options.error(f"axis {options.config.get('axis')!r} is not supported, expected the last axis, -1")
+    return build.add("softmax", layer, tensor)
+
+
+_OBJECTS: Mapping[str, Callable[[Layer, Options, Builder, str], str]] = {
+    "ReLU": _relu,
+    "LeakyReLU": _leaky_relu,
+    "ELU": _elu,
+    "Softmax": _softmax,
+}
+
+
+@reads(*_OBJECTS)
+def activation_layer(layer: Layer, build: Builder) -> str:
+    return _OBJECTS[layer.call.class_name](layer, layer.options, build, layer.input)
+
+
+@reads("PReLU")
+def prelu(layer: Layer, build: Builder) -> str:
+    """max(x, 0) + alpha * min(x, 0), one alpha per channel; one of the two terms is 0, so the sum is exact."""
+    alpha = layer.call.weights.get("alpha")
+    channels = layer.shape[-1]
+    if alpha is None or alpha.shape[-1:] != (channels,) or alpha.size != channels:
+        got = "none" if alpha is None else alpha.shape
+        raise layer.error(f"expected one alpha for each of {channels} channels, got {got}; on images give it shared_axes=[1, 2]")
+    constants = {"mul": np.full(channels, -1, np.float32)}
+    below = build.add("affine", layer, layer.input, constants=constants, activation=Activation.RELU)
+    scaled = build.add("affine", layer, below, constants={"mul": float32(-alpha.reshape(-1))})
+    above = build.add("activation", layer, layer.input, activation=Activation.RELU)
+    return build.add("add", layer, above, scaled)
+
+
+@reads("BatchNormalization")
+def batch_normalization(layer: Layer, build: Builder) -> str:
+    """y = x * inv + (beta - mean * inv) with inv = gamma / sqrt(variance + epsilon), in float32 as Keras computes it."""
+    rank = len(layer.shape)
+    if layer.options.wholes("axis", (-1,)) not in ((-1,), (rank,)):
+        raise layer.error(f"axis {layer.call.config.get('axis')!r} is not supported, expected the channels, -1")
+    mean, variance = layer.weight("moving_mean", rank=1), layer.weight("moving_variance", rank=1)
+    epsilon = np.float32(layer.options.number("epsilon", 1e-3))
+    inverse = _inverse_root(variance + epsilon, layer)
+    if layer.options.flag("scale", True):
+        inverse = inverse * layer.weight("gamma", rank=1)
+    shift = -mean * inverse
+    if layer.options.flag("center", True):
+        shift = layer.weight("beta", rank=1) + shift
+    return build.add("affine", layer, layer.input, constants={"mul": float32(inverse), "add": float32(shift)})
+
+
+def _inverse_root(variance: Array, layer: Layer) -> Array:
+    """1 / sqrt rounded once: TensorFlow's own approximation is within 2 ulp of it."""
+    if not (variance > 0).all():
+        raise layer.error("moving_variance + epsilon must be positive; the statistics are damaged, train or save the model again")
+    return (1 / np.sqrt(variance.astype(np.float64))).astype(np.float32)
+
+
+@reads("Rescaling")
+def rescaling(layer: Layer, build: Builder) -> str:
+    """y = x * scale + offset, numbers or one per channel."""
+    channels = layer.shape[-1]
+    mul, add = (_per_channel(layer, name, default, channels) for name, default in (("scale", 1.0), ("offset", 0.0)))
+    constants = {"mul": mul, "add": add} if add.any() else {"mul": mul}
+    return build.add("affine", layer, layer.input, constants=constants)
+
+
+def _per_channel(layer: Layer, name: str, default: float, channels: int) -> Array:
+    value = layer.call.config.get(name, default)
+    items = value if isinstance(value, (list, tuple)) else [value]
+    numbers = [Options(layer.options.where, {name: item}).number(name, default) for item in items]
+    if len(numbers) not in (1, channels):
+        raise layer.error(f"{name} should be one number or one for each of {channels} channels, got {len(numbers)}")
+    return np.broadcast_to(np.array(numbers, np.float32), (channels,)).copy()

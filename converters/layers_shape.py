@@ -1,0 +1,117 @@
+"""Layers without arithmetic of their own: pools, shapes, joins, padding, and those that only train."""
+
+from __future__ import annotations
+
+import math
+
+from edge.converters.builder import Builder, Layer, reads, same_padding
+
+
+@reads("MaxPooling2D", "AveragePooling2D")
+def pooling(layer: Layer, build: Builder) -> str:
+    height, width, _ = layer.image()
+    window = layer.options.pair("pool_size", (2, 2))
+    strides = layer.options.pair("strides", window)
+    pads = ((0, 0), (0, 0))
+    if layer.options.choice("padding", ("valid", "same"), "valid") == "same":
+        pads = (same_padding(height, window[0], strides[0]), same_padding(width, window[1], strides[1]))
+    return _pool(layer, build, window, strides, pads)
+
+
+_Pair = tuple[int, int]
+
+
+def _pool(layer: Layer, build: Builder, window: _Pair, strides: _Pair, pads: tuple[_Pair, _Pair]) -> str:
+    return build.add(
+        _pool_op(layer), layer, layer.input, window_h=window[0], window_w=window[1], stride_h=strides[0], stride_w=strides[1],
+        pad_top=pads[0][0], pad_bottom=pads[0][1], pad_left=pads[1][0], pad_right=pads[1][1],
+    )  # fmt: skip
+
+
+def _pool_op(layer: Layer) -> str:
+    return "max_pool2d" if "Max" in layer.call.class_name else "average_pool2d"
+
+
+@reads("GlobalMaxPooling2D", "GlobalAveragePooling2D")
+def global_pooling(layer: Layer, build: Builder) -> str:
+    height, width, channels = layer.image()
+    shape = (1, 1, channels) if layer.options.flag("keepdims", False) else (channels,)
+    return build.add(_pool_op(layer), layer, layer.input, shape=shape, window_h=height, window_w=width)
+
+
+@reads("Flatten")
+def flatten(layer: Layer, build: Builder) -> str:
+    layer.options.choice("data_format", ("channels_last",), "channels_last")
+    return _reshape(layer, build, (math.prod(layer.shape),))
+
+
+@reads("Reshape")
+def reshape(layer: Layer, build: Builder) -> str:
+    """To `target_shape`, of which one entry may be -1."""
+    target = layer.options.wholes("target_shape", ())
+    count, known = math.prod(layer.shape), math.prod(size for size in target if size != -1)
+    if target.count(-1) == 1 and known > 0 and count % known == 0:
+        target = tuple(count // known if size == -1 else size for size in target)
+    if not 1 <= len(target) <= 3 or min(target) < 1 or math.prod(target) != count:
+        raise layer.error(f"cannot bring the shape {layer.shape} to {target}; expected one to three axes with as many values")
+    return _reshape(layer, build, target)
+
+
+def _reshape(layer: Layer, build: Builder, shape: tuple[int, ...]) -> str:
+    sizes = {f"size_{axis}": (*shape, 1, 1)[axis] for axis in range(3)}
+    return build.add("reshape", layer, layer.input, rank=len(shape), **sizes)
+
+
+@reads("Add")
+def add(layer: Layer, build: Builder) -> str:
+    """The sum of its inputs, from the first to the last."""
+    if len(layer.inputs) < 2 or len({kind.shape for kind in layer.types}) != 1:
+        shapes = ", ".join(str(kind.shape) for kind in layer.types)
+        raise layer.error(f"adds two or more inputs of one shape, got {shapes}; broadcasting is not supported")
+    total = layer.inputs[0]
+    for other in layer.inputs[1:]:
+        total = build.add("add", layer, total, other)
+    return total
+
+
+@reads("Concatenate")
+def concatenate(layer: Layer, build: Builder) -> str:
+    rank = len(layer.shape)
+    if layer.options.wholes("axis", (-1,)) not in ((-1,), (rank,)):
+        raise layer.error(f"axis {layer.call.config.get('axis')!r} is not supported, expected the channels, -1")
+    return build.add("concat", layer, *layer.inputs)
+
+
+@reads("ZeroPadding2D")
+def zero_padding(layer: Layer, build: Builder) -> str:
+    layer.image()
+    (top, bottom), (left, right) = _paddings(layer)
+    return build.add("pad2d", layer, layer.input, pad_top=top, pad_bottom=bottom, pad_left=left, pad_right=right)
+
+
+def _paddings(layer: Layer) -> tuple[_Pair, _Pair]:
+    """n, (rows, columns) or ((top, bottom), (left, right))."""
+    value = layer.call.config.get("padding", 1)
+    rows, columns = (value, value) if isinstance(value, int) else tuple(value) if _is_pair(value) else (None, None)
+    pairs = [(v, v) if isinstance(v, int) else tuple(v) if _is_pair(v) else (-1, -1) for v in (rows, columns)]
+    if not all(isinstance(size, int) and 0 <= size for pair in pairs for size in pair):
+        raise layer.error(f"padding should be a whole number, two, or two pairs of them, got {value!r}")
+    return (pairs[0][0], pairs[0][1]), (pairs[1][0], pairs[1][1])
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2
+
+
+TRAINING_ONLY = (
+    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization"),
+    *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness", "RandomErasing"),
+    *("RandomHue", "RandomSaturation", "RandomColorJitter", "RandomGrayscale", "RandomColorDegeneration", "RandomInvert"),
+    *("RandomPosterization", "RandomSharpness", "RandomShear", "RandomGaussianBlur", "RandomPerspective", "RandomElasticTransform"),
+)
+
+
+@reads(*TRAINING_ONLY)
+def training_only(layer: Layer, build: Builder) -> str:
+    """Does nothing once trained."""
+    return layer.input
