@@ -1,0 +1,49 @@
+"""Writing files so that they are there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from edge.errors import EdgeError
+
+_ADVICE = {
+    errno.ENOSPC: "make room or choose another folder",
+    errno.EDQUOT: "make room or choose another folder",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.ENOENT: "make the folder first",
+}
+
+Bytes = bytes | bytearray | memoryview
+
+
+def write_atomically(path: str | os.PathLike[str], pieces: Iterable[Bytes]) -> None:
+    """Write `pieces` one after the other to `path`.
+
+    They go to a temporary file in the same folder, which replaces `path` when its bytes have reached the disk. On any failure `path` is as
+    it was and the temporary file is gone; failures of the system are raised as `EdgeError`.
+    """
+    # A link stays a link: what it points to is replaced.
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.partial")
+    try:
+        _write(temporary, pieces)
+        os.replace(temporary, target)
+    except OSError as err:
+        advice = _ADVICE.get(err.errno or 0, "check the path")
+        raise EdgeError(f"cannot write {os.fspath(path)}: {err.strerror or err}; nothing was changed; {advice}") from err
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(path: Path, pieces: Iterable[Bytes]) -> None:
+    with open(path, "xb") as file:
+        for piece in pieces:
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
