@@ -1,0 +1,53 @@
+"""Writes `data/golden-<version>.edge`, which every later version of edge must read, and what it computes: `python tests/make_golden.py`.
+
+Run once for each version of the format; files that exist are kept.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from sample_programs import BITS, FLOAT32, INT8, NO_PADDING, PADDING, POOL, UINT8, Builder, bits_type, float_type, inputs_of, int8_type
+
+from edge.format import MAJOR, MINOR, write
+from edge.graph import Graph
+from edge.kernels.reference import run_program
+from edge.lower import to_program
+from edge.ops import NO_ACTIVATION
+from edge.tensors import TensorType
+
+DATA = Path(__file__).parent / "data"
+
+
+def golden_graph() -> Graph:
+    """Every encoding of tensors and constants, one operation with each kind of attribute, two outputs."""
+    b = Builder(2026)
+    picture = b.input(TensorType((6, 5, 3), UINT8))
+    packed = b.conv(picture, 8, (3, 3), stored=INT8, output=bits_type(), **PADDING)
+    packed = b.add("max_pool2d", packed, constants={"flip": b.values(BITS, (8,))}, **POOL)
+    packed = b.conv(packed, 9, (2, 2), stored=BITS, output=bits_type(), pad_bottom=1)
+    x = b.conv(packed, 4, (1, 1), stored=BITS, output=float_type())
+    x = b.add("pad2d", x, **NO_PADDING | {"pad_left": 1}, value=-1.5)
+    eight = b.add("quantize", x, output=int8_type(0.02, -7))
+    eight = b.depthwise(eight, 1, stored=INT8, output=int8_type(0.03, 5), **PADDING)
+    first = b.dense(x, 5, stored=FLOAT32, output=float_type(), **{**NO_ACTIVATION, "activation": 2, "alpha": 0.125})
+    return b.graph("golden", first, b.add("dequantize", eight, output=float_type()))
+
+
+def main() -> None:
+    path = DATA / f"golden-{MAJOR}.{MINOR}.edge"
+    if path.exists():
+        raise SystemExit(f"{path} exists; golden files are never changed")
+    program = to_program(golden_graph(), {"labels": ["zero", "\u00fcber"], "source": {"sha256": "0" * 64}})
+    inputs = inputs_of(program)
+    values = run_program(program, inputs)
+    outputs = [values[number].astype(np.float64).tolist() for number in program.outputs]
+    DATA.mkdir(exist_ok=True)
+    write(program, path)
+    path.with_suffix(".json").write_text(json.dumps({"inputs": [x.tolist() for x in inputs], "outputs": outputs}))
+
+
+if __name__ == "__main__":
+    main()
