@@ -163,9 +163,9 @@ class Builder:
         layer: Layer,
         *inputs: str,
         constants: Mapping[str, Array] | None = None,
+        attrs: Mapping[str, int | float] | None = None,
         encoding: Encoding | None = None,
         shape: tuple[int, ...] | None = None,
-        **attrs: int | float,
     ) -> str:
         """Append a node and return the tensor it gives.
 
@@ -177,7 +177,7 @@ class Builder:
         call = OpCall(
             tuple(self.types[name] for name in inputs),
             {role: constant_type(array) for role, array in arrays.items()},
-            attributes(op, **attrs),
+            attributes(op, **(attrs or {})),
         )
         try:
             natural = infer(OPS[op], call)

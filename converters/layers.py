@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge.converters import layers_activation, layers_conv, layers_shape
+from edge.converters import layers_activation, layers_conv, layers_operators, layers_shape
 from edge.converters.builder import READERS, Builder, Layer, attributes, describe
 from edge.converters.keras_model import Call, KerasModel
 from edge.errors import InputError, ModelError
 from edge.graph import Graph, Node
 from edge.tensors import Encoding, TensorType
 
-_FAMILIES = (layers_activation, layers_conv, layers_shape)  # importing them fills READERS
+_FAMILIES = (layers_activation, layers_conv, layers_operators, layers_shape)  # importing them fills READERS
 # Where layers of these class names may come from; anything else with the same name may do something else.
 _PACKAGES = ("keras", "tf_keras", "tensorflow", "Larq", "larq", "edge")
 INPUT_DTYPES = ("float32", "uint8")
 
 
 def supported_layers() -> tuple[str, ...]:
-    """The class names of the Keras and Larq layers that can be converted, sorted; `InputLayer` is among them."""
-    return tuple(sorted({*READERS, "InputLayer"}))
+    """The class names of the Keras and Larq layers that can be converted, sorted; `InputLayer` is among them.
+
+    Beside them, sums of tensors and + - * / with a number are read where Keras recorded the operator (`layers_operators`).
+    """
+    return tuple(sorted({*READERS, "InputLayer"} - set(layers_operators.CLASSES)))
 
 
 def _computing() -> list[str]:
@@ -27,16 +30,17 @@ def _computing() -> list[str]:
 
 
 def rescales_itself(model: KerasModel) -> bool:
-    """Whether the first thing the model does with its input, but for layers that only train, is `Rescaling`."""
+    """Whether the first thing the model does with its input, but for layers that only train, is to scale it by a constant."""
     seen = {value.name for value in model.inputs}
-    first: list[str] = []
+    first: list[bool] = []
     for call in model.calls:
         if seen.intersection(call.inputs):
             if call.class_name in layers_shape.TRAINING_ONLY:
                 seen.update(call.outputs)
             else:
-                first.append(call.class_name)
-    return bool(first) and set(first) == {"Rescaling"}
+                scales = layers_operators.operator(call) in ("multiply", "divide") and bool(call.arguments)
+                first.append(call.class_name == "Rescaling" or scales)
+    return bool(first) and all(first)
 
 
 def read_graph(model: KerasModel, *, input_dtype: str = "float32") -> Graph:
@@ -116,7 +120,7 @@ def _check(call: Call) -> None:
     if call.package is not None and not call.package.startswith(_PACKAGES):
         raise ModelError(f"{describe(call)}: a custom layer of {call.package!r} is not Keras' own; replace it by a layer of Keras or Larq")
     unknown = sorted(set(call.arguments) - {"training"})
-    if unknown:
+    if unknown and call.class_name not in layers_operators.CLASSES:
         raise ModelError(f"{describe(call)}: called with {', '.join(unknown)}, which is not supported; call it with tensors alone")
     if len(call.outputs) != 1 or not call.inputs:
         raise ModelError(f"{describe(call)}: has {len(call.inputs)} inputs and {len(call.outputs)} outputs; expected one output")

@@ -38,7 +38,7 @@ def activate(layer: Layer, build: Builder, tensor: str, spec: object) -> str:
     if name == "softmax":
         return build.add("softmax", layer, tensor)
     if name in _SIMPLE:
-        return build.add("activation", layer, tensor, **_SIMPLE[name])
+        return build.add("activation", layer, tensor, attrs=_SIMPLE[name])
     if quantizers.find(spec) is Quantizer.SIGN:
         return binarize(layer, build, tensor)
     raise layer.error(f"the activation {name!r} is not supported, there are {', '.join(ACTIVATIONS)}; train with one of these")
@@ -74,19 +74,19 @@ def _relu(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
     if threshold != 0.0:
         raise options.error(f"threshold {threshold:g} is not supported, expected 0; train with a ReLU that starts at 0")
     if slope == 0.0:
-        return build.add("activation", layer, tensor, activation=Activation.RELU, limit=limit)
+        return build.add("activation", layer, tensor, attrs={"activation": Activation.RELU, "limit": limit})
     if limit != math.inf:
         raise options.error(f"max_value {limit:g} together with negative_slope {slope:g} is not supported; train with one of them")
-    return build.add("activation", layer, tensor, activation=Activation.LEAKY_RELU, alpha=slope)
+    return build.add("activation", layer, tensor, attrs={"activation": Activation.LEAKY_RELU, "alpha": slope})
 
 
 def _leaky_relu(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
     key = "negative_slope" if "negative_slope" in options.config else "alpha"  # Keras 3, Keras 2
-    return build.add("activation", layer, tensor, activation=Activation.LEAKY_RELU, alpha=options.number(key, 0.3))
+    return build.add("activation", layer, tensor, attrs={"activation": Activation.LEAKY_RELU, "alpha": options.number(key, 0.3)})
 
 
 def _elu(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
-    return build.add("activation", layer, tensor, activation=Activation.ELU, alpha=options.number("alpha", 1.0))
+    return build.add("activation", layer, tensor, attrs={"activation": Activation.ELU, "alpha": options.number("alpha", 1.0)})
 
 
 def _softmax(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
@@ -118,9 +118,9 @@ def prelu(layer: Layer, build: Builder) -> str:
         got = "none" if alpha is None else alpha.shape
         raise layer.error(f"expected one alpha for each of {channels} channels, got {got}; on images give it shared_axes=[1, 2]")
     constants = {"mul": np.full(channels, -1, np.float32)}
-    below = build.add("affine", layer, layer.input, constants=constants, activation=Activation.RELU)
+    below = build.add("affine", layer, layer.input, constants=constants, attrs={"activation": Activation.RELU})
     scaled = build.add("affine", layer, below, constants={"mul": float32(-alpha.reshape(-1))})
-    above = build.add("activation", layer, layer.input, activation=Activation.RELU)
+    above = build.add("activation", layer, layer.input, attrs={"activation": Activation.RELU})
     return build.add("add", layer, above, scaled)
 
 

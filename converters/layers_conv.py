@@ -10,6 +10,7 @@ from edge.converters.builder import Builder, Layer, float32, reads, same_padding
 from edge.converters.layers_activation import activate, binarize
 from edge.converters.quantizers import Quantizer, of_layer
 from edge.graph import Array
+from edge.ops import WINDOW_ATTRS
 from edge.tensors import Encoding
 
 
@@ -24,8 +25,8 @@ class _Geometry:
 
     @property
     def attrs(self) -> dict[str, int]:
-        names = ("stride_h", "stride_w", "dilation_h", "dilation_w", "pad_top", "pad_bottom", "pad_left", "pad_right")
-        return dict(zip(names, (*self.strides, *self.dilation, *self.pads), strict=True))
+        names = (*WINDOW_ATTRS, "dilation_h", "dilation_w")
+        return dict(zip(names, (*self.strides, *self.pads, *self.dilation), strict=True))
 
 
 def _geometry(layer: Layer) -> _Geometry:
@@ -50,7 +51,7 @@ def conv2d(layer: Layer, build: Builder) -> str:
     filters, scale = _quantized(layer, kernel, "kernel_quantizer")
     constants = {"filter": _outputs_first(filters), **scale, **_bias(layer)}
     source, attrs = _padded(layer, build, _quantized_input(layer, build), geometry, packed=bool(scale))
-    return _activated(layer, build, build.add("conv2d", layer, source, constants=constants, **attrs, groups=groups))
+    return _activated(layer, build, build.add("conv2d", layer, source, constants=constants, attrs={**attrs, "groups": groups}))
 
 
 def _padded(layer: Layer, build: Builder, source: str, geometry: _Geometry, *, packed: bool) -> tuple[str, dict[str, int]]:
@@ -67,7 +68,7 @@ def _padded(layer: Layer, build: Builder, source: str, geometry: _Geometry, *, p
         raise layer.error(f"pad_values {value:g} is not supported, expected 0 or 1; train with one of these")
     if packed and build.types[source].encoding is Encoding.BITS:
         return source, attrs | {"pad_ones": 1}
-    return build.add("pad2d", layer, source, value=value, **pads), attrs | dict.fromkeys(pads, 0)
+    return build.add("pad2d", layer, source, attrs={"value": value, **pads}), attrs | dict.fromkeys(pads, 0)
 
 
 @reads("DepthwiseConv2D", "QuantDepthwiseConv2D")
@@ -94,7 +95,7 @@ def _depthwise(layer: Layer, build: Builder, bias: dict[str, Array]) -> str:
     filters, scale = _quantized(layer, kernel, "depthwise_quantizer")
     constants = {"filter": filters.reshape(*geometry.kernel, -1), **{role: np.tile(a, channels) for role, a in scale.items()}, **bias}
     source, attrs = _padded(layer, build, _quantized_input(layer, build), geometry, packed=False)
-    return build.add("depthwise_conv2d", layer, source, constants=constants, **attrs, groups=channels)
+    return build.add("depthwise_conv2d", layer, source, constants=constants, attrs={**attrs, "groups": channels})
 
 
 @reads("Dense", "QuantDense")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from edge.converters.builder import Builder, Layer, reads, same_padding
+from edge.ops import WINDOW_ATTRS
 
 
 @reads("MaxPooling2D", "AveragePooling2D")
@@ -22,10 +23,9 @@ _Pair = tuple[int, int]
 
 
 def _pool(layer: Layer, build: Builder, window: _Pair, strides: _Pair, pads: tuple[_Pair, _Pair]) -> str:
-    return build.add(
-        _pool_op(layer), layer, layer.input, window_h=window[0], window_w=window[1], stride_h=strides[0], stride_w=strides[1],
-        pad_top=pads[0][0], pad_bottom=pads[0][1], pad_left=pads[1][0], pad_right=pads[1][1],
-    )  # fmt: skip
+    names = ("window_h", "window_w", *WINDOW_ATTRS)
+    attrs = dict(zip(names, (*window, *strides, *pads[0], *pads[1]), strict=True))
+    return build.add(_pool_op(layer), layer, layer.input, attrs=attrs)
 
 
 def _pool_op(layer: Layer) -> str:
@@ -36,7 +36,7 @@ def _pool_op(layer: Layer) -> str:
 def global_pooling(layer: Layer, build: Builder) -> str:
     height, width, channels = layer.image()
     shape = (1, 1, channels) if layer.options.flag("keepdims", False) else (channels,)
-    return build.add(_pool_op(layer), layer, layer.input, shape=shape, window_h=height, window_w=width)
+    return build.add(_pool_op(layer), layer, layer.input, shape=shape, attrs={"window_h": height, "window_w": width})
 
 
 @reads("Flatten")
@@ -59,7 +59,7 @@ def reshape(layer: Layer, build: Builder) -> str:
 
 def _reshape(layer: Layer, build: Builder, shape: tuple[int, ...]) -> str:
     sizes = {f"size_{axis}": (*shape, 1, 1)[axis] for axis in range(3)}
-    return build.add("reshape", layer, layer.input, rank=len(shape), **sizes)
+    return build.add("reshape", layer, layer.input, attrs={"rank": len(shape), **sizes})
 
 
 @reads("Add")
@@ -86,7 +86,7 @@ def concatenate(layer: Layer, build: Builder) -> str:
 def zero_padding(layer: Layer, build: Builder) -> str:
     layer.image()
     (top, bottom), (left, right) = _paddings(layer)
-    return build.add("pad2d", layer, layer.input, pad_top=top, pad_bottom=bottom, pad_left=left, pad_right=right)
+    return build.add("pad2d", layer, layer.input, attrs=dict(zip(WINDOW_ATTRS[2:], (top, bottom, left, right), strict=True)))
 
 
 def _paddings(layer: Layer) -> tuple[_Pair, _Pair]:
@@ -94,7 +94,7 @@ def _paddings(layer: Layer) -> tuple[_Pair, _Pair]:
     value = layer.call.config.get("padding", 1)
     rows, columns = (value, value) if isinstance(value, int) else tuple(value) if _is_pair(value) else (None, None)
     pairs = [(v, v) if isinstance(v, int) else tuple(v) if _is_pair(v) else (-1, -1) for v in (rows, columns)]
-    if not all(isinstance(size, int) and 0 <= size for pair in pairs for size in pair):
+    if not all(isinstance(size, int) and size >= 0 for pair in pairs for size in pair):
         raise layer.error(f"padding should be a whole number, two, or two pairs of them, got {value!r}")
     return (pairs[0][0], pairs[0][1]), (pairs[1][0], pairs[1][1])
 

@@ -79,7 +79,7 @@ def read_bytes(graph: Graph, node: Node, *, exact: bool) -> Graph | None:
     source = graph.producer(node.inputs[0])
     if node.op not in WEIGHT_OPS or source is None or stored(node) is not Encoding.INT8:
         return None
-    factor = _byte_factor(graph, source)
+    factor = byte_factor(graph, source)
     if factor is None or (Encoding.UINT8, Encoding.INT8, encoding(graph, node.output)) not in OPS[node.op].signatures:
         return None
     scale = node.constants["scale"]
@@ -91,7 +91,7 @@ def read_bytes(graph: Graph, node: Node, *, exact: bool) -> Graph | None:
     return edit(graph, replacing={node.output: (new,)})
 
 
-def _byte_factor(graph: Graph, source: Node) -> Array | None:
+def byte_factor(graph: Graph, source: Node) -> Array | None:
     """The one factor by which `source` scales bytes to float32 values; None if it does something else."""
     if not is_bytes(graph, source.inputs[0]):
         return None

@@ -29,7 +29,9 @@ def _gives_input_back(graph: Graph, node: Node) -> bool:
         return same and is_plain(node) and neutral and not ("add" in node.constants and node.constants["add"].any())
     if node.op in ("max_pool2d", "average_pool2d"):
         return same and all(node.attrs[name] == 1 for name in ("window_h", "window_w", "stride_h", "stride_w"))
-    return same and (node.op == "reshape" or (node.op == "pad2d" and not any(pads(node))) or (node.op == "concat" and len(node.inputs) == 1))
+    if node.op == "pad2d":
+        return same and not any(pads(node))
+    return same and (node.op == "reshape" or (node.op == "concat" and len(node.inputs) == 1))
 
 
 def absorb_padding(graph: Graph) -> Graph:

@@ -24,7 +24,7 @@ from edge.converters.passes_exact import over_filter
 from edge.converters.rewriting import edit, encoding, fresh, new_node, stored, sweep
 from edge.graph import Array, Graph, Node, constant_type
 from edge.kernels.reference import evaluate
-from edge.ops import NO_ACTIVATION, Activation, OpCall
+from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall
 from edge.tensors import Encoding, TensorType
 
 EXHAUSTIVE = 1 << 20
@@ -82,7 +82,8 @@ def _chain(graph: Graph, node: Node) -> _Chain | None:
 
 
 def _is_integer(graph: Graph, node: Node) -> bool:
-    return (encoding(graph, node.inputs[0]), stored(node)) in ((BITS, BITS), (Encoding.UINT8, Encoding.INT8), (Encoding.INT8, Encoding.INT8))
+    signature = (encoding(graph, node.inputs[0]), stored(node), BITS)
+    return signature[0] is not Encoding.FLOAT32 and signature in OPS[node.op].signatures
 
 
 # -- evaluating it -------------------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ def _falling(values: Array) -> Array | None:
     """Per column whether values fall from row to row; None if one both rises and falls."""
     steps = np.diff(values, axis=0)
     rises, falls = (steps > 0).any(axis=0), (steps < 0).any(axis=0)
-    return None if (rises & falls).any() or not np.isfinite(values).all() else falls
+    return None if (rises & falls).any() or not np.isfinite(values).all() else np.asarray(falls)
 
 
 def _found(first: Array, last: Array, last_before: Array, reach: tuple[int, int], falling: Array) -> _Found:
@@ -186,7 +187,7 @@ def _bisected(before: tuple[Node, ...], whole: tuple[Node, ...], low: int, high:
     count = channels.stop - channels.start
 
     def sign(accumulators: Array) -> Array:
-        return _run(whole, accumulators.astype(np.float32)[None], channels)[0]
+        return np.asarray(_run(whole, accumulators.astype(np.float32)[None], channels)[0])
 
     lower, upper = np.full(count, low), np.full(count, high)
     first, last = sign(lower), sign(upper)

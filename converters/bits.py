@@ -1,0 +1,190 @@
+"""Lowering the precision of a network on request: what `--bits` means, one function per width.
+
+| bits | weights                                                        | activations                                          |
+|------|----------------------------------------------------------------|------------------------------------------------------|
+| 32   | as they are                                                    | float32                                              |
+| 8    | int8, one scale per output channel                             | int8 if calibrated (`edge.converters.int8`), else float32 |
+| 1    | alpha * sign(w), alpha = mean of abs(w) per output channel;    | float32, or signs with `activation_bits` 1           |
+|      | first and last layer as with 8                                 |                                                      |
+
+What a network was trained with is never lowered further: layers with signs stay as they are at every width, and in a network that has
+such layers `bits` 1 leaves the others as they are too. To add a width, write its function and put it into `WIDTHS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from edge.converters.calibration import Statistics
+from edge.converters.int8 import quantize_int8, to_int8
+from edge.converters.passes import run_passes
+from edge.converters.passes_exact import over_filter, per_channel, read_bytes
+from edge.converters.passes_fold import fuse_activations
+from edge.converters.rewriting import WEIGHT_OPS, edit, encoding, fresh, new_node, stored, sweep
+from edge.converters.thresholds import find_thresholds
+from edge.errors import InputError
+from edge.graph import Array, Graph, Node
+from edge.tensors import Encoding, TensorType
+
+BITS, F32 = Encoding.BITS, Encoding.FLOAT32
+FIRST_LAYER_SHARE = 0.1  # of all weights; a first layer that holds more is not kept at 8 bits
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked: bits of weights and of activations, and the statistics of the float network's tensors (empty: not calibrated)."""
+
+    bits: int
+    activation_bits: int = 32
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.bits not in WIDTHS:
+            raise InputError(f"bits should be one of {', '.join(map(str, WIDTHS))}, got {self.bits}")
+        if self.activation_bits not in (1, 32) or (self.activation_bits == 1 and self.bits != 1):
+            raise InputError(f"activation bits should be 32, or 1 together with bits 1, got {self.activation_bits} with bits {self.bits}")
+
+
+def choose_bits(graph: Graph, request: Request) -> Graph:
+    """`graph`, after the passes of `edge.converters.passes`, at the precision that was asked for, and simplified again."""
+
+    def lower_precision(graph: Graph) -> Graph:
+        return WIDTHS[request.bits](graph, request)
+
+    return run_passes(graph, (lower_precision, _read_bytes, find_thresholds, fuse_activations))
+
+
+def is_binarized(graph: Graph) -> bool:
+    """Whether a network was trained with signs: it has packed tensors or packed filters."""
+    packed = any(kind.encoding is BITS for kind in graph.types.values())
+    return packed or any(stored(node) is BITS for node in _weighted(graph))
+
+
+def _read_bytes(graph: Graph) -> Graph:
+    return sweep(graph, lambda graph, node: read_bytes(graph, node, exact=False) if encoding(graph, node.output) is not BITS else None)
+
+
+# -- 32 bits and 8 bits --------------------------------------------------------------------------------------------------------
+
+
+def _as_it_is(graph: Graph, request: Request) -> Graph:
+    return graph
+
+
+def _eight_bits(graph: Graph, request: Request) -> Graph:
+    if request.statistics:
+        return quantize_int8(graph, request.statistics)
+    return _each(graph, {node.output: to_int8(node) for node in _weighted(graph) if stored(node) is F32})
+
+
+def _each(graph: Graph, changed: Mapping[str, Node], notes: Mapping[str, str] | None = None) -> Graph:
+    return edit(graph, replacing={name: (node,) for name, node in changed.items()}, note=notes)
+
+
+def _weighted(graph: Graph) -> list[Node]:
+    return [node for node in graph.nodes if node.op in WEIGHT_OPS]
+
+
+# -- 1 bit ---------------------------------------------------------------------------------------------------------------------
+
+
+def _one_bit(graph: Graph, request: Request) -> Graph:
+    if is_binarized(graph):
+        return edit(graph, note=_notes(_weighted(graph), "stays as trained, without signs; --bits 8 stores its weights in 8 bits"))
+    kept, notes = _kept_at_8(graph)
+    for node in _weighted(graph):
+        if node.output in kept:
+            graph = _each(graph, {node.output: to_int8(node)} if stored(node) is F32 else {})
+        elif request.activation_bits == 1:
+            graph = _binarize_both(graph, node, request.statistics)
+        else:
+            graph = _each(graph, {node.output: _binarized(node)})
+    return edit(graph, note=notes)
+
+
+def _notes(nodes: list[Node], text: str) -> dict[str, str]:
+    """The same note for the layers of all nodes whose filter is not packed."""
+    return {name: text for node in nodes if stored(node) is not BITS for name in node.layers}
+
+
+def _kept_at_8(graph: Graph) -> tuple[set[str], dict[str, str]]:
+    """The outputs of the first and last weight layers, which stay at 8 bits, and the notes that say so."""
+    sizes = {node.output: node.constants["filter"].size for node in _weighted(graph)}
+    first, last = _ends(graph)
+    notes: dict[str, str] = {}
+    if sum(sizes[node.output] for node in first) > FIRST_LAYER_SHARE * sum(sizes.values()):
+        first = []
+    for nodes, place in ((first, "first"), (last, "last")):
+        notes |= _notes(nodes, f"the {place} layer stays at 8 bits, where 1 bit costs most accuracy; train it binary to have it packed")
+    return {node.output for node in (*first, *last)}, notes
+
+
+def _ends(graph: Graph) -> tuple[list[Node], list[Node]]:
+    """Weight nodes with no weight node before them, and those with none after them."""
+    weighted = {node.output for node in _weighted(graph)}
+    behind: set[str] = set()  # tensors that depend on a weight node
+    first = []
+    for node in graph.nodes:
+        depends = any(name in behind for name in node.inputs)
+        first += [node] if node.output in weighted and not depends else []
+        behind.update([node.output] if depends or node.output in weighted else [])
+    ahead: set[str] = set()  # tensors that a weight node depends on
+    last = []
+    for node in reversed(graph.nodes):
+        last += [node] if node.output in weighted and node.output not in ahead else []
+        ahead.update(node.inputs if node.output in weighted or node.output in ahead else ())
+    return first, last[::-1]
+
+
+def _binarized(node: Node) -> Node:
+    """The same layer with weights alpha * sign(w)."""
+    weights = real_weights(node)
+    count = weights.size // node.constants["filter"].shape[-1 if node.op == "depthwise_conv2d" else 0]
+    alpha = (over_filter(node, np.abs(weights), np.add) / count).astype(np.float32)
+    return replace(node, constants={**node.constants, "filter": weights < 0, "scale": alpha})
+
+
+def real_weights(node: Node) -> Array:
+    """The weights that a float32 or int8 filter stands for, float64."""
+    weights: Array = node.constants["filter"].astype(np.float64)
+    return weights * per_channel(node, node.constants["scale"]) if "scale" in node.constants else weights
+
+
+def _binarize_both(graph: Graph, node: Node, statistics: Mapping[str, Statistics]) -> Graph:
+    """Weights as `_binarized`, and the input x as m + b * sign(x - m), m its mean and b its mean distance from m (0 and 1 if unknown).
+
+    The convolution of the constant part joins the bias; at padded borders it is too large by the taps outside.
+    """
+    if node.op == "depthwise_conv2d" or encoding(graph, node.inputs[0]) is not F32:
+        note = "its input stays float, since depthwise convolutions read no signs; --activation-bits applies to the other layers"
+        return _each(graph, {node.output: _binarized(node)}, dict.fromkeys(node.layers, note))
+    known = statistics.get(node.inputs[0])
+    centre, spread = (known.mean, known.deviation) if known else (0.0, 1.0)
+    binary, (signs, creation) = _binarized(node), _signs(graph, node, centre)
+    alpha = binary.constants["scale"].astype(np.float64)
+    constants = {**binary.constants, "scale": (alpha * spread).astype(np.float32)}
+    if centre:
+        total = over_filter(node, np.where(binary.constants["filter"], -1.0, 1.0), np.add)
+        constants["bias"] = (constants.get("bias", 0.0) + alpha * centre * total).astype(np.float32)
+    new = replace(binary, inputs=(signs,), constants=constants)
+    around_zero = "the signs of its input are taken around 0, not around its mean; give --calibrate to measure it"
+    note = {} if known else dict.fromkeys(node.layers, around_zero)
+    types = {signs: TensorType(graph.types[node.inputs[0]].shape, BITS)}
+    return edit(graph, replacing={node.output: (*creation, new)}, types=types, note=note)
+
+
+def _signs(graph: Graph, node: Node, centre: float) -> tuple[str, tuple[Node, ...]]:
+    """The tensor of signs around `centre` of a node's input, and the node that makes it, if there is none yet."""
+    source = node.inputs[0]
+    name = f"{source}/signs"
+    if graph.producer(name) is not None:
+        return name, ()
+    name = fresh(graph, name)
+    constants = {"add": np.full(graph.types[source].shape[-1], -centre, np.float32)} if centre else {}
+    return name, (new_node("binarize", (source,), name, node.layers, constants),)
+
+
+WIDTHS: Mapping[int, Callable[[Graph, Request], Graph]] = {1: _one_bit, 8: _eight_bits, 32: _as_it_is}

@@ -1,0 +1,64 @@
+"""What values tensors take on example pictures: the ranges that int8 needs, and the centres that signs need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.errors import InputError
+from edge.graph import Array, Graph
+from edge.tensors import Encoding
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of one tensor over all pictures: least and largest value, mean, and mean distance from it (0 where it was not asked for)."""
+
+    low: float
+    high: float
+    mean: float
+    deviation: float = 0.0
+
+
+def activations(graph: Graph, pictures: Iterable[Array]) -> Iterator[dict[str, Array]]:
+    """For each picture (one example, in the dtype of the graph's input) all float32 tensors by name, the input's among them."""
+    from edge.engine import Engine
+    from edge.lower import to_program
+
+    engine = Engine(to_program(graph))
+    floats = {name for name, kind in graph.types.items() if kind.encoding is Encoding.FLOAT32}
+    for picture in pictures:
+        values = {node.output: step.output for node, step in zip(graph.nodes, engine.trace(picture), strict=True)}
+        yield {name: value for name, value in {graph.inputs[0]: picture, **values}.items() if name in floats}
+
+
+def measure(graph: Graph, pictures: Iterable[Array], *, deviations: bool = False) -> dict[str, Statistics]:
+    """Statistics of every float32 tensor over `pictures`, which are run twice if `deviations` are asked for.
+
+    Raises `InputError` for no pictures, and where a tensor becomes infinite or not a number.
+    """
+    pictures = list(pictures)
+    ranges = _ranges(graph, activations(graph, pictures))
+    if not deviations:
+        return ranges
+    sums = dict.fromkeys(ranges, 0.0)
+    for values in activations(graph, pictures):
+        for name, value in values.items():
+            sums[name] += float(np.abs(value - np.float32(ranges[name].mean)).mean(dtype=np.float64))
+    return {name: Statistics(s.low, s.high, s.mean, sums[name] / len(pictures)) for name, s in ranges.items()}
+
+
+def _ranges(graph: Graph, runs: Iterator[Mapping[str, Array]]) -> dict[str, Statistics]:
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for values in runs:
+        for name, value in values.items():
+            found.setdefault(name, []).append((float(value.min()), float(value.max()), float(value.mean(dtype=np.float64))))
+    if not found:
+        raise InputError(f"calibrating {graph.name} needs at least one picture, got none; give --calibrate a file or folder with pictures")
+    tables = {name: np.array(rows) for name, rows in found.items()}
+    broken = next((name for name, table in tables.items() if not np.isfinite(table).all()), None)
+    if broken is not None:
+        raise InputError(f"calibrating {graph.name}: the tensor {broken!r} becomes infinite; check the range of the pictures (--preset)")
+    return {name: Statistics(table[:, 0].min(), table[:, 1].max(), table[:, 2].mean()) for name, table in tables.items()}

@@ -1,0 +1,170 @@
+"""Full integer quantization: int8 activations by the ranges seen on example pictures, int8 weights per output channel.
+
+    x = scale * (q - zero_point)     activations, one scale and zero point per tensor; 0 is exact, so padding is
+    w[o] = scale[o] * q              weights, abs(q) <= 127
+
+Integer are the layers with filters, and between them sums, pools, concatenations and scalings; whatever else there is (softmax, sigmoid,
+packed layers) reads and gives float32, through `dequantize` and `quantize`. Pools, reshapes, padding and concatenations keep the
+quantization of their inputs, so all tensors that they connect share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from edge.converters.calibration import Statistics
+from edge.converters.passes_exact import byte_factor, over_filter, per_channel
+from edge.converters.rewriting import WEIGHT_OPS, edit, encoding, fresh, new_node, stored
+from edge.graph import Array, Graph, Node
+from edge.ops import NO_ACTIVATION
+from edge.tensors import Encoding, TensorType
+
+F32, I8, U8, BITS = Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8, Encoding.BITS
+CARRIERS = ("max_pool2d", "average_pool2d", "reshape", "pad2d", "concat")  # give int8 with the quantization of what they read
+
+
+def to_int8(node: Node) -> Node:
+    """A weight node with its float filter as int8 and a scale per output channel; the input stays what it is."""
+    weights = node.constants["filter"].astype(np.float64)
+    largest = over_filter(node, np.abs(weights), np.maximum)
+    scale = np.where(largest > 0, largest, 127.0) / 127.0
+    whole = np.rint(weights / per_channel(node, scale)).astype(np.int8)
+    return replace(node, constants={**node.constants, "filter": whole, "scale": scale.astype(np.float32)})
+
+
+def quantize_int8(graph: Graph, statistics: Mapping[str, Statistics]) -> Graph:
+    """The integer form of a float network; `statistics` has the range of every float32 tensor."""
+    plan = _plan(graph)
+    work = _Work(graph, plan, _quantizations(graph, plan, statistics))
+    for node in graph.nodes:
+        work.take(node)
+    outputs = tuple(work.real(name) for name in graph.outputs)
+    return edit(replace(graph, nodes=tuple(work.nodes), types=work.types, outputs=outputs))
+
+
+def _plan(graph: Graph) -> frozenset[str]:
+    """The outputs of the nodes that become integer."""
+    integer: set[str] = set()
+    for node in graph.nodes:
+        known = all(name in integer for name in node.inputs)
+        if _is_integer_layer(graph, node) or (known and encoding(graph, node.output) is F32 and node.op in (*CARRIERS, "add", "affine")):
+            integer.add(node.output)
+    return frozenset(integer)
+
+
+def _is_integer_layer(graph: Graph, node: Node) -> bool:
+    """Layers with filters of float32 or int8 on float32 tensors, unless these are unpacked signs, which 8 bits would only blur."""
+    if node.op not in WEIGHT_OPS or stored(node) is BITS:
+        return False
+    source = graph.producer(node.inputs[0])
+    floats = encoding(graph, node.inputs[0]) is F32 and encoding(graph, node.output) is F32
+    return floats and not (source is not None and source.op == "unpack")
+
+
+# -- ranges --------------------------------------------------------------------------------------------------------------------
+
+
+def _quantizations(graph: Graph, plan: frozenset[str], statistics: Mapping[str, Statistics]) -> dict[str, TensorType]:
+    """The int8 type of every float32 tensor."""
+    leader = {name: name for name in graph.types}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            name = leader[name]
+        return name
+
+    for node in graph.nodes:
+        if node.op in CARRIERS and node.output in plan:
+            for name in node.inputs:
+                leader[find(name)] = find(node.output)
+    ranges: dict[str, tuple[float, float]] = {}
+    for name, known in statistics.items():
+        low, high = ranges.get(find(name), (0.0, 0.0))
+        ranges[find(name)] = min(low, known.low), max(high, known.high)
+    return {name: _int8_type(graph.types[name].shape, *ranges[find(name)]) for name in statistics}
+
+
+def _int8_type(shape: tuple[int, ...], low: float, high: float) -> TensorType:
+    """255 steps from `low` to `high`, between which 0 lies; the zero point is whole, so that 0 is exact."""
+    scale = float(np.float32((high - low) / 255)) if high - low > 1e-20 else 1.0
+    return TensorType(shape, I8, scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+
+
+# -- rewriting -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Work:
+    """The graph being written. Every tensor keeps its name; a second form of it, float32 or int8, gets a name of its own."""
+
+    graph: Graph
+    plan: frozenset[str]
+    int8: Mapping[str, TensorType]
+    nodes: list[Node] = field(default_factory=list)
+    types: dict[str, TensorType] = field(default_factory=dict)
+    forms: dict[tuple[str, Encoding], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.types.update(self.graph.types)
+
+    def take(self, node: Node) -> None:
+        """Write a node of the source, integer or as it is."""
+        if node.output not in self.plan:
+            self.nodes.append(replace(node, inputs=tuple(self.real(name) for name in node.inputs)))
+        elif node.op in WEIGHT_OPS:
+            self._layer(node)
+        elif node.op == "affine":
+            self._layer(_as_depthwise(self.graph, node))
+        else:
+            self.types[node.output] = self.int8[node.output]
+            self.nodes.append(replace(node, inputs=tuple(self.integer(name) for name in node.inputs)))
+
+    def _layer(self, node: Node) -> None:
+        """A layer with a filter: int8 or bytes in; int8 out if an integer node reads it, else float32."""
+        node = to_int8(node) if stored(node) is F32 else node
+        source, factor = self._bytes(node.inputs[0]) or (self.integer(node.inputs[0]), self.int8[node.inputs[0]].scale)
+        if any(reader.output in self.plan for reader in self.graph.consumers(node.output)):
+            self.types[node.output] = self.int8[node.output]
+        constants = {**node.constants, "scale": (node.constants["scale"].astype(np.float64) * factor).astype(np.float32)}
+        self.nodes.append(replace(node, inputs=(source,), constants=constants))
+
+    def _bytes(self, tensor: str) -> tuple[str, float] | None:
+        """The bytes that a rescaled picture is made of, and the factor; None for other tensors."""
+        producer = self.graph.producer(tensor)
+        factor = None if producer is None else byte_factor(self.graph, producer)
+        return None if producer is None or factor is None else (producer.inputs[0], float(factor[0]))
+
+    def integer(self, tensor: str) -> str:
+        """The int8 form of a tensor."""
+        if self.types[tensor].encoding is I8:
+            return tensor
+        return self._form(tensor, "quantize", self.int8[tensor])
+
+    def real(self, tensor: str) -> str:
+        """The form of a tensor that the source has: float32 where this pass made it int8."""
+        if self.types[tensor] == self.graph.types[tensor]:
+            return tensor
+        return self._form(tensor, "dequantize", self.graph.types[tensor])
+
+    def _form(self, tensor: str, op: str, kind: TensorType) -> str:
+        key = (tensor, kind.encoding)
+        if key not in self.forms:
+            name = fresh(replace(self.graph, types=self.types), f"{tensor}/{kind.encoding.name.lower()}")
+            producer = self.graph.producer(tensor)
+            self.nodes.append(new_node(op, (tensor,), name, producer.layers if producer else ()))
+            self.types[name], self.forms[key] = kind, name
+        return self.forms[key]
+
+
+def _as_depthwise(graph: Graph, node: Node) -> Node:
+    """Scaling per channel as a 1x1 depthwise convolution: the filter is 127 or -127, all else is in its scale."""
+    channels = graph.types[node.output].shape[-1]
+    mul: Array = node.constants.get("mul", np.ones(channels, np.float32))
+    constants = {"filter": np.where(mul < 0, -127, 127).astype(np.int8).reshape(1, 1, -1), "scale": np.abs(mul) / np.float32(127)}
+    if "add" in node.constants:
+        constants["bias"] = node.constants["add"]
+    attrs = {name: node.attrs[name] for name in NO_ACTIVATION}
+    return new_node("depthwise_conv2d", node.inputs, node.output, node.layers, constants, groups=channels, **attrs)
