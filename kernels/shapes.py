@@ -37,7 +37,7 @@ def vector_lanes(kind: str, machine: Machine, lanes: int) -> int:
     register = machine.isa.vector_bytes // (8 if kind == "bits" else 4)
     while lanes % register:
         register //= 2
-    return register
+    return max(register, 8) if kind == "f32bits" else register  # its filters come in whole bytes, a bit a lane
 
 
 def sub_lanes(kind: str, machine: Machine, lanes: int) -> int:
@@ -50,7 +50,7 @@ def sub_lanes(kind: str, machine: Machine, lanes: int) -> int:
 def tile_pixels(kind: str, machine: Machine, lanes: int, width: int) -> int:
     """Pixels of a tile for an image `width` pixels wide: as many as registers allow, with the least waste at the row's end."""
     sub = sub_lanes(kind, machine, lanes)
-    per_pixel = sub // vector_lanes(kind, machine, sub)
+    per_pixel = 4 * sub * (2 if kind == "bits" else 1) // machine.isa.vector_bytes or 1
     spare = 4 if machine.isa.vectors == 32 else 3  # filters, the broadcast and a temporary
     if kind == "bits" and machine.isa.vector_bytes < 64:
         spare += 3  # the tables and temporaries of a popcount without an instruction for it
