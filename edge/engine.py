@@ -192,9 +192,7 @@ class Engine:
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
     def _invoke(self, first: int, last: int) -> None:
-        self._loop(
-            self._records.ctypes.data, self._arena.ctypes.data, self._constants.ctypes.data, self._scratch.ctypes.data, first, last
-        )
+        self._loop(*self._pointers, first, last)
         if self._guarded is not None:
             self._check_guard()
 
@@ -263,6 +261,8 @@ class Engine:
             self._arguments[start : start + widths[i]] = call.lowered.args
             self._records[i] = found[call.lowered.code.name], self._arguments.ctypes.data + 8 * start, 1
             start += widths[i]
+        owned = (self._records, self._arena, self._constants, self._scratch)
+        self._pointers = tuple(array.ctypes.data for array in owned)  # looked up once: it costs microseconds
 
     def _allocate_arena(self, nbytes: int, guard: bool) -> np.ndarray:
         if not guard:

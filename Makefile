@@ -1,0 +1,40 @@
+# Two commands for a newcomer: `make demo` and `make test`. Everything else is listed by `make help`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check -q
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[litert]'
+	@touch $@
+
+$(VENV)/.tests: pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[convert,test]'
+	@touch $@ $(VENV)/.runtime
+
+demo: $(VENV)/.runtime  ## convert the example model and classify a picture
+	$(BIN)/edge convert examples/digits.h5 --bits 1
+	$(BIN)/edge run examples/image.png -m examples/digits.edge
+
+test: $(VENV)/.tests  ## all tests but the slow ones
+	$(BIN)/python -m pytest -q -m 'not slow and not tflite_runtime and not pi'
+
+test-slow: $(VENV)/.tests  ## the slow tests
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.tests  ## formatting, style and types
+	$(BIN)/ruff check .
+	cd / && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml) -p edge
+
+clean:  ## remove virtual environments and caches
+	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
