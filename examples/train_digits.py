@@ -6,7 +6,8 @@
 
 Weights and activations of the convolutions and of the hidden dense layer are -1 or +1. The first convolution and the
 logits have weights on a grid that 8 bits hold, which they are trained on: the first on q/256, so that with pixels k/256
-every sum is exact in float32, in whatever order it is added up. The last 5,000 training pictures choose the best
+every sum is exact in float32, in whatever order it is added up. Each batch norm before a sign changes sign halfway
+between two sums that can occur, so that no rounding decides a bit. The last 5,000 training pictures choose the best
 epoch; the test pictures are looked at once, at the end.
 """
 
@@ -27,7 +28,9 @@ from numpy.typing import NDArray
 
 from edge.training import QuantConv2D, QuantDense, Quantizer, WeightClip, pass_where_small, register_quantizer
 
-FIRST_STEP, LOGITS_STEP, LEVELS = 2.0**-8, 2.0**-7, 127
+PIXEL_STEP, FIRST_STEP, LOGITS_STEP, LEVELS = 2.0**-8, 2.0**-8, 2.0**-7, 127
+# What neighbouring values before the batch norms that a sign follows differ by: sums of pixels and of +1 and -1.
+SUM_STEPS = {"norm1": PIXEL_STEP * FIRST_STEP, "norm2": 1.0, "norm3": 1.0}
 VALIDATION_PICTURES = 5_000
 HERE = Path(__file__).resolve().parent
 
@@ -97,7 +100,7 @@ def network() -> Any:
     return keras.Sequential(
         [
             layers.Input((28, 28, 1), name="picture"),
-            layers.Rescaling(1 / 256, name="rescale"),
+            layers.Rescaling(PIXEL_STEP, name="rescale"),
             on_grid(QuantConv2D, 32, 5, step=FIRST_STEP, padding="same", use_bias=False, name="conv1"),
             layers.MaxPooling2D(2, name="pool1"),
             batch_norm("norm1"),
@@ -118,13 +121,26 @@ def network() -> Any:
 
 
 def shippable(trained: Any) -> Any:
-    """Return the same function as `trained` with Keras' own first and last layer, whose weights lie on their grids."""
+    """Return `trained` with Keras' own first and last layer, whose weights lie on their grids, and centred thresholds."""
     plain = keras.Sequential([trained.inputs[0], *map(_shippable_layer, trained.layers)], name=trained.name)
     for old, new in zip(trained.layers, plain.layers, strict=True):
         new.set_weights(old.get_weights())
         if isinstance(getattr(old, "kernel_quantizer", None), Grid):
             new.kernel.assign(old.quantize_kernel(old.kernel))
+    for name, step in SUM_STEPS.items():
+        _centre_threshold(plain.get_layer(name), step)
     return plain
+
+
+def _centre_threshold(norm: Any, step: float) -> None:
+    """Change beta a little, so that the sign of the output changes halfway between two multiples of `step`.
+
+    No multiple of `step` gets another sign by this; none stays so close to the threshold that rounding could give it one.
+    """
+    gamma, beta, mean, variance = (np.asarray(weight, np.float64) for weight in norm.get_weights())
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    threshold = (np.floor((mean - beta / scale) / step) + 0.5) * step
+    norm.beta.assign(scale * (mean - threshold))
 
 
 def _shippable_layer(layer: Any) -> Any:
@@ -162,7 +178,7 @@ def distort(x: Floats, random: np.random.Generator) -> Floats:
     down, right = np.meshgrid(np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2, indexing="ij")
 
     def source(a: NDArray[Any], b: NDArray[Any], offset: NDArray[Any], centre: float) -> NDArray[Any]:
-        return a[:, None, None] * down + b[:, None, None] * right + (offset + centre)[:, None, None]
+        return np.asarray(a[:, None, None] * down + b[:, None, None] * right + (offset + centre)[:, None, None])
 
     rows = source(np.cos(angle) * scale_y, np.sin(angle), shift[0], (height - 1) / 2)
     columns = source(slant - np.sin(angle), np.cos(angle) * scale_x, shift[1], (width - 1) / 2)
@@ -303,7 +319,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=HERE / "digits.h5", metavar="FILE.h5")
     parser.add_argument("--checkpoints", type=Path, default=HERE / "checkpoints", metavar="FOLDER")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args(arguments)
