@@ -34,7 +34,9 @@ test-slow: $(VENV)/.tests  ## the slow tests
 
 lint: $(VENV)/.tests  ## formatting, style and types
 	$(BIN)/ruff check .
-	cd / && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml) -p edge
+	# The folders import as edge.kernels and so on only once installed, so types are checked on an installed copy.
+	rm -rf build && $(PIP) install --no-deps --target build/installed .
+	cd build/installed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edge
 
 clean:  ## remove virtual environments and caches
 	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -14,7 +14,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge.converters.convert import Report, convert
+    from edge.converters.convert import convert
+    from edge.converters.report import Report
     from edge.engine import Engine, Footprint, Step, TensorInfo, load
     from edge.errors import EdgeError
 
@@ -27,7 +28,7 @@ _WHERE = {
     "Step": "edge.engine",
     "TensorInfo": "edge.engine",
     "load": "edge.engine",
-    "Report": "edge.converters.convert",
+    "Report": "edge.converters.report",
     "convert": "edge.converters.convert",
 }
 

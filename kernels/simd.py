@@ -106,7 +106,7 @@ def _namespace(name: str, **members: Any) -> ModuleType:
 
 
 @functools.cache
-def vector(element: str, lanes: int) -> ModuleType:
+def vector(element: str, lanes: int) -> Any:
     """The operations of a vector type:
 
     load(p, bytes), store(p, bytes, v), splat(x); low(a, b) and high(a, b) for minimum and maximum, which give b where a is not a
@@ -178,10 +178,10 @@ _FLOAT_OPERATORS = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "f
 def _operators() -> None:
     """Teach Numba the operators of vectors of equal type. Products and sums are rounded one by one: nothing is contracted."""
     for function, name in _INTEGER_OPERATORS.items():
-        _register_operator(function, name, _FLOAT_OPERATORS.get(function))
+        _register_operator(function, name, _FLOAT_OPERATORS.get(function, ""))
 
 
-def _register_operator(function: Any, integer: str, floating: str | None) -> None:
+def _register_operator(function: Any, integer: str, floating: str) -> None:
     @type_callable(function)
     def typer(context: Any) -> Any:
         def typed(a: types.Type, b: types.Type) -> types.Type | None:
@@ -203,7 +203,7 @@ _operators()
 
 
 @functools.cache
-def memory(element: str) -> ModuleType:
+def memory(element: str) -> Any:
     """Scalars in memory: get(p, bytes), put(p, bytes, x), and at(p, bytes), a pointer p2 whose elements are p2[i]."""
     scalar, kind = SCALARS[element], ELEMENTS[element]
     octets = types.CPointer(types.uint8)
