@@ -171,9 +171,9 @@ def _binarize_both(graph: Graph, node: Node, statistics: Mapping[str, Statistics
         constants["bias"] = (constants.get("bias", 0.0) + alpha * centre * total).astype(np.float32)
     new = replace(binary, inputs=(signs,), constants=constants)
     around_zero = "the signs of its input are taken around 0, not around its mean; give --calibrate to measure it"
-    note = {} if known else dict.fromkeys(node.layers, around_zero)
     types = {signs: TensorType(graph.types[node.inputs[0]].shape, BITS)}
-    return edit(graph, replacing={node.output: (*creation, new)}, types=types, note=note)
+    notes = {} if known else dict.fromkeys(node.layers, around_zero)
+    return edit(graph, replacing={node.output: (*creation, new)}, types=types, note=notes)
 
 
 def _signs(graph: Graph, node: Node, centre: float) -> tuple[str, tuple[Node, ...]]:

@@ -73,6 +73,13 @@ class Options:
         value = self.config.get(name)
         return default if value is None else self._wholes(name, value)
 
+    def whole(self, name: str, default: int) -> int:
+        """A whole number of at least 1."""
+        found = self.wholes(name, (default,))
+        if len(found) != 1 or found[0] < 1:
+            raise self.error(f"{name} should be a whole number of at least 1, got {self.config.get(name)!r}")
+        return found[0]
+
     def pair(self, name: str, default: tuple[int, int] | None = None) -> tuple[int, int]:
         """Two whole numbers of at least 1, for height and width; one number stands for both."""
         value = self.config.get(name)

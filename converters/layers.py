@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 
 from edge.converters import layers_activation, layers_conv, layers_operators, layers_shape
@@ -51,6 +52,7 @@ def read_graph(model: KerasModel, *, input_dtype: str = "float32") -> Graph:
     """
     if input_dtype not in INPUT_DTYPES:
         raise InputError(f"input_dtype should be one of {', '.join(INPUT_DTYPES)}, got {input_dtype!r}")
+    _check_names(model)
     build = Builder(frozenset(name for call in model.calls for name in call.outputs))
     source = _input(model)
     values = {source: _add_input(build, source, _shape(model), input_dtype)}
@@ -61,6 +63,14 @@ def read_graph(model: KerasModel, *, input_dtype: str = "float32") -> Graph:
         raise ModelError(f"the model {model.source} gives its input back; it has no layer to convert")
     nodes = tuple(build.nodes)
     return Graph(model.name, (source,), outputs, nodes, build.types, output_names=model.output_names).verify()
+
+
+def _check_names(model: KerasModel) -> None:
+    """Names are printed to terminals and stored in files, which refuse control characters."""
+    names = [model.name, *model.output_names, *(value.name for value in model.inputs), *(call.name for call in model.calls)]
+    odd = next((name for name in names if any(unicodedata.category(c) == "Cc" for c in name)), None)
+    if odd is not None:
+        raise ModelError(f"the name {odd!r} in {model.source} holds control characters; rename the layer and save the model again")
 
 
 def _input(model: KerasModel) -> str:

@@ -45,9 +45,9 @@ def _geometry(layer: Layer) -> _Geometry:
 @reads("Conv2D", "QuantConv2D")
 def conv2d(layer: Layer, build: Builder) -> str:
     geometry = _geometry(layer)
-    groups = layer.options.wholes("groups", (1,))[0]
+    groups = layer.options.whole("groups", 1)
     kernel = layer.weight("kernel", rank=4)
-    _expect(layer, kernel, (*geometry.kernel, layer.shape[2] // max(groups, 1), kernel.shape[3]))
+    _expect(layer, kernel, (*geometry.kernel, layer.shape[2] // groups, kernel.shape[3]))
     filters, scale = _quantized(layer, kernel, "kernel_quantizer")
     constants = {"filter": _outputs_first(filters), **scale, **_bias(layer)}
     source, attrs = _padded(layer, build, _quantized_input(layer, build), geometry, packed=bool(scale))
