@@ -1,0 +1,190 @@
+"""Run `.tflite` files through an interpreter that is installed: ai-edge-litert, else tflite-runtime, else TensorFlow.
+
+An interpreter is native code that trusts the file, so `edge.tflite_check` proves the file whole before one sees it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import threading
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.errors import FormatError, InputError, MissingPackage
+from edge.paths import require_file
+from edge.tflite_check import check_tflite
+
+Array = np.ndarray
+
+# Distribution names and the module of each that has `Interpreter`, best first.
+_BACKENDS = {
+    "ai-edge-litert": ("ai_edge_litert.interpreter", ("ai-edge-litert",)),
+    "tflite-runtime": ("tflite_runtime.interpreter", ("tflite-runtime",)),
+    "tensorflow": ("tensorflow.lite.python.interpreter", ("tensorflow", "tensorflow-cpu")),
+}
+
+
+@dataclass(frozen=True)
+class LiteInfo:
+    """An input or output: its name, its shape without the batch, the dtype its tensor has in the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class TfliteModel:
+    """A loaded `.tflite` file. `backend` names the interpreter and its version.
+
+    One model may be used from several Python threads: a lock lets one inference through at a time.
+    """
+
+    def __init__(self, interpreter: Any, backend: str) -> None:
+        self.backend = backend
+        self._interpreter = interpreter
+        self._lock = threading.Lock()
+        self._input_details = _in_order(interpreter, interpreter.get_input_details(), "inputs")
+        self._output_details = _in_order(interpreter, interpreter.get_output_details(), "outputs")
+        self.inputs = tuple(_info(name, detail) for name, detail in self._input_details)
+        self.outputs = tuple(_info(name, detail) for name, detail in self._output_details)
+
+    def run(self, x: Any) -> Any:
+        """The network's outputs for a batch.
+
+        `x` is one example or a batch of arrays of the input's shape, real values; for a quantized input they are quantized here, except
+        that an array of the input's own dtype is taken as it is. Returns float32 of shape (N, *output) for a batch, without the first
+        axis for one example; a list of such arrays for several outputs. Raises `InputError` if `x` does not fit.
+        """
+        batch, single = self._batch(x)
+        results = [np.empty((len(batch), *info.shape), np.float32) for info in self.outputs]
+        with self._lock:
+            for i, example in enumerate(batch):
+                for result, value in zip(results, self._invoke(example[np.newaxis]), strict=True):
+                    result[i] = value
+        if single:
+            results = [result[0] for result in results]
+        return results[0] if len(results) == 1 else results
+
+    def _batch(self, x: Any) -> tuple[Array, bool]:
+        if len(self.inputs) != 1:
+            raise InputError(f"the .tflite file takes {len(self.inputs)} inputs, expected 1; run it with its own interpreter")
+        array, shape = np.asarray(x), self.inputs[0].shape
+        single = array.ndim == len(shape)
+        batch = array[np.newaxis] if single else array
+        if batch.shape[1:] != shape or array.dtype.kind not in "fiub":
+            wanted = " x ".join(map(str, shape))
+            raise InputError(
+                f"the input does not fit: expected numbers of shape (N, {wanted}) or ({wanted}), received {array.dtype} of {array.shape}; "
+                "resize or convert it"
+            )
+        return batch, single
+
+    def _invoke(self, example: Array) -> list[Array]:
+        _, detail = self._input_details[0]
+        try:
+            self._interpreter.set_tensor(detail["index"], _to_tensor(example, detail))
+            self._interpreter.invoke()
+            return [_from_tensor(self._interpreter.get_tensor(d["index"]), d)[0] for _, d in self._output_details]
+        except (ValueError, RuntimeError) as err:
+            raise FormatError(f"{self.backend} could not run the .tflite file: {_first_line(err)}; convert the model again.") from err
+
+
+def load_tflite(path: str | Path, *, threads: int = 1) -> TfliteModel:
+    """Load a `.tflite` file for batches of one example after another.
+
+    Raises `InputError` if there is no such file, `FormatError` if it is damaged or no interpreter of this machine takes it, and
+    `MissingPackage` where none is installed.
+    """
+    data = require_file(path, "model").read_bytes()
+    try:
+        check_tflite(data)
+    except FormatError as err:
+        raise FormatError(f"{path}: {err}") from err
+    module, backend = _backend()
+    try:
+        return TfliteModel(_interpreter(module, data, threads), backend)
+    except (ValueError, RuntimeError, TypeError) as err:
+        raise FormatError(
+            f"{path}: {backend} does not take this .tflite file: {_first_line(err)}; convert the model again, or update the interpreter."
+        ) from err
+
+
+def _backend() -> tuple[Any, str]:
+    """The first interpreter module that imports, and its name and version."""
+    for name, (module, distributions) in _BACKENDS.items():
+        try:
+            return importlib.import_module(module), f"{name} {_version(distributions)}".strip()
+        except ImportError:
+            continue
+    raise MissingPackage(
+        f"Running a .tflite file needs one of {', '.join(_BACKENDS)}, and none is installed: install one with "
+        "pip install 'edge-lowbit[litert]'."
+    )
+
+
+def _version(distributions: tuple[str, ...]) -> str:
+    for name in distributions:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _interpreter(module: Any, data: bytes, threads: int) -> Any:
+    """An interpreter with its tensors allocated for one example."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow says that its interpreter moved to ai-edge-litert
+        interpreter = module.Interpreter(model_content=data, num_threads=threads)
+    for detail in interpreter.get_input_details():
+        shape = [int(size) for size in detail["shape"]]
+        if shape and shape[0] != 1:
+            interpreter.resize_tensor_input(detail["index"], [1, *shape[1:]])
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def _in_order(interpreter: Any, details: list[dict[str, Any]], kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """The tensors with their names: those of the signature where the file has one, which TensorFlow's converter keeps there alone."""
+    signature: Mapping[str, str] = {}
+    signatures = interpreter.get_signature_list()
+    if len(signatures) == 1:
+        runner = interpreter.get_signature_runner()
+        found = getattr(runner, f"get_{kind[:-1]}_details")()
+        signature = {detail["index"]: name for name, detail in found.items()}
+    return [(signature.get(detail["index"], detail["name"]), detail) for detail in details]
+
+
+def _info(name: str, detail: dict[str, Any]) -> LiteInfo:
+    return LiteInfo(name, tuple(int(size) for size in detail["shape"][1:]), np.dtype(detail["dtype"]).name)
+
+
+def _to_tensor(values: Array, detail: dict[str, Any]) -> Array:
+    """Real values as the tensor stores them: round half to even of value / scale, plus the zero point, clamped."""
+    dtype = np.dtype(detail["dtype"])
+    scale, zero = detail["quantization"]
+    if values.dtype == dtype or scale == 0:
+        return values.astype(dtype)
+    bounds = np.iinfo(dtype)
+    with np.errstate(invalid="ignore"):  # what is not a number has no integer; it gives some
+        steps = np.rint(values.astype(np.float32) / np.float32(scale)) + zero
+        clamped: Array = np.clip(steps, bounds.min, bounds.max)
+        return clamped.astype(dtype)
+
+
+def _from_tensor(stored: Array, detail: dict[str, Any]) -> Array:
+    """Stored values as the real float32 they stand for."""
+    scale, zero = detail["quantization"]
+    if scale == 0:
+        return stored.astype(np.float32)
+    return (stored.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+
+
+def _first_line(err: Exception) -> str:
+    return str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
