@@ -1,0 +1,262 @@
+"""Keras model files read without Keras: `.h5` of Keras 2 and 3, and `.keras`.
+
+Nothing in a file is executed: no pickle, no marshalled code; a Lambda layer stays the text it is. Nothing outside the file is opened
+and nothing is written. A file is recognised by its first bytes, not by its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.converters.keras_graph import Flattener, Weights, live_calls
+from edge.converters.keras_h5 import MAGIC, MAX_EXPANSION, MAX_WEIGHT_BYTES, Hdf5Reader, printable
+from edge.converters.keras_json import MAX_JSON_BYTES, is_name, parse_json
+from edge.converters.keras_model import Call, KerasModel, Value
+from edge.converters.keras_tree import INPUT_LAYER, Layer, Model, batch_shape, read_model
+from edge.converters.keras_weights import read_named_weights, read_numbered_weights
+from edge.errors import ModelError
+
+__all__ = ["Call", "KerasModel", "Value", "read_keras"]
+
+MAX_DIMENSION = 1 << 24
+_ZIP_MAGIC = b"PK"
+_KNOWN_STARTS = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"BM": "a BMP picture",
+    b"\x1f\x8b": "gzip-compressed: unpack it",
+    b"\x80": "a Python pickle",
+    b"\x93NUMPY": "a NumPy array",
+}
+_DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, KeyError, MemoryError, OverflowError)
+
+
+@dataclass(frozen=True)
+class _Source:
+    model: Model
+    weights: Weights
+    version: str
+    training: Mapping[str, Any] | None
+
+
+def read_keras(path: str | Path, *, input_shape: tuple[int, ...] | None = None) -> KerasModel:
+    """Read the model file at `path`.
+
+    input_shape   sizes without the batch, (height, width, channels) for pictures, for a model whose own leaves some open
+
+    Raises ModelError, one sentence with what to do, for every file that is not a complete Keras model with finite weights.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    try:
+        return _read(data, path.name, input_shape)
+    except ModelError as err:
+        raise ModelError(f"{path.name}: {err}") from err
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise ModelError(f"{path.name}: {_folder_problem(path)}")
+    try:
+        if path.stat().st_size > MAX_WEIGHT_BYTES:
+            raise ModelError(f"{path.name}: larger than {MAX_WEIGHT_BYTES >> 30} GiB, the most that is read: is this a model?")
+        return path.read_bytes()
+    except OSError as err:
+        raise ModelError(f"{path.name}: cannot be read ({err.strerror}), expected a .h5 or .keras file: check the path") from err
+
+
+def _folder_problem(path: Path) -> str:
+    if (path / "saved_model.pb").exists():
+        return "is a SavedModel folder, which is not supported yet: load it in Keras and save it as .keras"
+    return "is a folder, expected a .h5 or .keras file: name the file in it, or save the model as .keras"
+
+
+def _read(data: bytes, name: str, input_shape: tuple[int, ...] | None) -> KerasModel:
+    source = _read_source(data)
+    inputs = tuple(_input_values(source.model, input_shape))
+    flattener = Flattener(source.weights, _major(source.version), names={value.name: 1 for value in inputs})
+    outputs = flattener.flatten(source.model, tuple(value.name for value in inputs))
+    return KerasModel(
+        name=source.model.name,
+        keras_version=source.version,
+        calls=live_calls(flattener.calls, outputs),
+        inputs=inputs,
+        outputs=outputs,
+        output_names=source.model.output_names,
+        source=name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        training=source.training,
+    )
+
+
+def _read_source(data: bytes) -> _Source:
+    if data.startswith(MAGIC):
+        return _read_h5(data)
+    if data.startswith(_ZIP_MAGIC):
+        return _read_archive(data)
+    if not data:
+        raise ModelError("the file is empty, expected a Keras model: save or copy it again")
+    found = next((what for start, what in _KNOWN_STARTS.items() if data.startswith(start)), "of no kind known here")
+    found = "a TFLite model, which needs no conversion" if data[4:8] == b"TFL3" else found
+    raise ModelError(f"not a Keras model, the file is {found}: give a .h5 or .keras file that Keras saved")
+
+
+def _read_h5(data: bytes) -> _Source:
+    with Hdf5Reader(data) as file:
+        config = file.text("", "model_config")
+        if config is None:
+            raise ModelError(_h5_problem(file))
+        version = file.text("", "keras_version") or file.text("model_weights", "keras_version") or "1"
+        major = _major(version)
+        if major < 2:
+            raise ModelError(f"written by Keras {version}, which is not supported: load it in Keras 2 and save it again")
+        training = file.text("", "training_config")
+        model = read_model(parse_json(config, "the model configuration"), major=major)
+        weights = read_named_weights(file, model)
+    return _Source(model, weights, version, _training(parse_json(training, "the training configuration")) if training else None)
+
+
+def _h5_problem(file: Hdf5Reader) -> str:
+    if file.names("", "layer_names") or file.has("layers") or file.has("_layer_checkpoint_dependencies"):
+        return "holds weights alone, without the model they belong to: save the whole model, with model.save('model.keras')"
+    return "is an HDF5 file without a Keras model: give one that model.save() wrote"
+
+
+def _major(version: str) -> int:
+    match = re.fullmatch(r"(\d{1,3})[\w.+-]{0,40}", version, re.ASCII)
+    if match is None:
+        raise ModelError(f"the Keras version is {version[:40]!a}, expected a number: the file is damaged, save the model again")
+    return int(match.group(1))
+
+
+def _read_archive(data: bytes) -> _Source:
+    with _damage_is_a_model_error(), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = set(archive.namelist())
+        if "config.json" not in names:
+            raise ModelError("a zip archive without config.json, hence no Keras model: give a file that model.save() wrote")
+        if "model.weights.h5" not in names:
+            raise ModelError("has no model.weights.h5, where Keras stores the weights: save the model again, as .keras or .h5")
+        config = _member(archive, "config.json", MAX_JSON_BYTES)
+        metadata = _member(archive, "metadata.json", MAX_JSON_BYTES) if "metadata.json" in names else b"{}"
+        weights = _member(archive, "model.weights.h5", min(MAX_WEIGHT_BYTES, MAX_EXPANSION * len(data)))
+    return _assemble(parse_json(config, "config.json"), parse_json(metadata, "metadata.json"), weights, len(data))
+
+
+def _assemble(config: Mapping[str, Any], metadata: Mapping[str, Any], weights: bytes, file_bytes: int) -> _Source:
+    version = metadata.get("keras_version")
+    version = version if isinstance(version, str) else "3"
+    model = read_model(config, major=_major(version))
+    with Hdf5Reader(weights, file_bytes=file_bytes) as file:
+        numbered = read_numbered_weights(file, model, major=_major(version))
+    return _Source(model, numbered, version, _training(config.get("compile_config")))
+
+
+@contextmanager
+def _damage_is_a_model_error() -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGED_ZIP as err:
+        raise ModelError(f"the zip archive cannot be read ({printable(err)}): the file is damaged, copy or save it again") from err
+
+
+def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ModelError(f"{name} is packed by method {info.compress_type}, expected stored or deflated: save the model again")
+    with archive.open(info) as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise ModelError(f"{name} unpacks to more than {limit} bytes: made to exhaust memory, or damaged; save the model again")
+    return content
+
+
+def _training(config: Any) -> Mapping[str, Any] | None:
+    """Loss of a compile configuration; {} is what Keras 3 writes for a model that was not compiled."""
+    if not isinstance(config, dict) or not config:
+        return None
+    loss = config.get("loss")
+    losses = list(loss.values()) if isinstance(loss, dict) and "class_name" not in loss else loss
+    named = tuple(map(_loss_name, losses)) if isinstance(losses, list) else _loss_name(losses)
+    every = losses if isinstance(losses, list) else [losses]
+    return {"loss": named, "from_logits": any(_loss_config(item).get("from_logits") is True for item in every)}
+
+
+def _loss_config(loss: Any) -> Mapping[str, Any]:
+    config = loss.get("config") if isinstance(loss, dict) else None
+    return config if isinstance(config, dict) else {}
+
+
+def _loss_name(loss: Any) -> str | None:
+    """snake_case name of a loss, which is a name, a class with its options, or (Keras 3) a function."""
+    if isinstance(loss, dict):
+        name = loss.get("config") if loss.get("class_name") == "function" else loss.get("class_name")
+        return _loss_name(name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", loss).lower() if isinstance(loss, str) and is_name(loss) else None
+
+
+def _input_values(model: Model, input_shape: tuple[int, ...] | None) -> Iterator[Value]:
+    layers = {layer.name: layer for layer in model.layers}
+    for reference in model.inputs:
+        layer = layers.get(reference.layer)
+        if layer is None or layer.class_name != INPUT_LAYER:
+            raise ModelError(f"input {reference.layer!r} is no input layer: the model configuration is damaged, save it again")
+        shape = _declared_shape(layer, model)
+        # Which of several inputs a given shape is meant for cannot be told; such models are refused where layers are read.
+        yield Value(layer.name, shape if len(model.inputs) > 1 else _resolved(shape, input_shape), _dtype(layer))
+
+
+def _dtype(layer: Layer) -> str:
+    dtype = layer.config.get("dtype")
+    return dtype if isinstance(dtype, str) else "float32"
+
+
+def _declared_shape(layer: Layer, model: Model) -> tuple[int | None, ...] | None:
+    declared = batch_shape(layer.config) or model.input_shape
+    if declared is None:
+        return None
+    valid = isinstance(declared, list) and all(size is None or _is_size(size) for size in declared)
+    if not valid or not declared:
+        raise ModelError(
+            f"the shape of input {layer.name!r} is {str(declared)[:60]!a}, expected sizes from 1 to {MAX_DIMENSION}: save it again"
+        )
+    return tuple(declared[1:])
+
+
+def _is_size(size: Any) -> bool:
+    return isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= MAX_DIMENSION
+
+
+def _resolved(shape: tuple[int | None, ...] | None, given: tuple[int, ...] | None) -> tuple[int, ...]:
+    """`shape` with its open sizes taken from `given`."""
+    if given is None:
+        if shape is None or None in shape:
+            raise ModelError(
+                f"the input shape is {_shown(shape)}, with sizes left open: fix them with --input-shape "
+                f"{'H,W,C' if shape is None or len(shape) == 3 else 'N,...'}, for example {_example(shape)}"
+            )
+        return tuple(size for size in shape if size is not None)
+    if not given or not all(_is_size(size) for size in given):
+        raise ModelError(f"--input-shape is {_shown(given)}, expected sizes from 1 to {MAX_DIMENSION}, as in 224,224,3")
+    fits = shape is None or (
+        len(shape) == len(given) and all(size in (None, wanted) for size, wanted in zip(shape, given, strict=True))
+    )
+    if not fits:
+        raise ModelError(f"--input-shape is {_shown(given)} but the model's input is {_shown(shape)}: give sizes that fit it")
+    return given
+
+
+def _shown(shape: tuple[int | None, ...] | None) -> str:
+    return "unknown" if shape is None else ",".join("?" if size is None else str(size) for size in shape)
+
+
+def _example(shape: tuple[int | None, ...] | None) -> str:
+    return "224,224,3" if shape is None else ",".join("224" if size is None else str(size) for size in shape)
