@@ -17,6 +17,7 @@ import numpy as np
 
 from edge.errors import EdgeError, InputError
 from edge.kernels import bitpack
+from edge.kernels.arithmetic import quantize
 from edge.kernels.cache import KERNEL, Progress, addresses
 from edge.kernels.isa import Machine, detect
 from edge.kernels.loop import LOOP, RECORD
@@ -24,7 +25,7 @@ from edge.kernels.move import lower_halo
 from edge.kernels.registry import Code, Derived, Lowered, Lowering, Place, select
 from edge.memory import aligned
 from edge.program import SPARE_BYTES, Program, Tensor
-from edge.tensors import Encoding
+from edge.tensors import Encoding, TensorType
 
 _DTYPES = {Encoding.FLOAT32: np.float32, Encoding.INT8: np.int8, Encoding.UINT8: np.uint8, Encoding.BITS: np.uint8}
 _GUARD_BYTES = 4096
@@ -176,6 +177,29 @@ class Engine:
                     seconds[repeat, i] = time.perf_counter() - started
         return seconds
 
+    def run_instruction(self, number: int, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """The output of one instruction alone, for inputs and with an output in real values (bits as +-1), as in a trace.
+
+        Whatever else is in the arena is overwritten at will. Raises ValueError for inputs of another number or size than the instruction's.
+        """
+        instruction = self.program.instructions[number]
+        with self._lock:
+            for tensor, values in zip(instruction.inputs, inputs, strict=True):
+                self._put(tensor, values)
+            self._invoke(*self._ranges()[number])
+            output = self.program.tensors[instruction.output]
+            return np.array(self._values(instruction.output, self._view(output)))
+
+    def _put(self, number: int, values: np.ndarray) -> None:
+        """Store real values in a tensor of the arena, and fill its halo as its producer does."""
+        tensor = self.program.tensors[number]
+        view = self._view(tensor)
+        view[...] = _stored(values.reshape(tensor.type.hwc), tensor.type)
+        producer = next((i for i, made in enumerate(self.program.instructions) if made.output == number), -1)
+        for i, call in enumerate(self._calls):
+            if _is_halo(call) and call.instruction == producer and call.lowered.args[0] == tensor.offset:
+                self._invoke(i, i + 1)
+
     def _trace(self) -> Any:
         for number, (first, last) in enumerate(self._ranges()):
             instruction = self.program.instructions[number]
@@ -288,6 +312,13 @@ class Engine:
         strides = (kind.row_bytes, kind.pixel_bytes, dtype.itemsize)
         view: np.ndarray = np.ndarray((height, width, last), dtype, self._arena.data, tensor.offset + kind.origin_bytes, strides)
         return view
+
+
+def _stored(values: np.ndarray, kind: TensorType) -> np.ndarray:
+    """Real values (H, W, C) as the tensor holds them."""
+    if kind.encoding is Encoding.BITS:
+        return bitpack.pack(bitpack.negative(values), kind.pixel_bytes)
+    return values if kind.encoding is Encoding.FLOAT32 else quantize(values.astype(np.float32), kind)
 
 
 def _is_halo(call: _Call) -> bool:

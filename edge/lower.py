@@ -23,8 +23,9 @@ from edge.tensors import NO_HALO, Halo
 def to_program(graph: Graph, metadata: Mapping[str, Any] | None = None) -> Program:
     """The program of a graph.
 
-    `metadata` is stored in the file; `name`, `inputs` (names), `outputs` (a list of objects with the key `name`) and `notes` come from the
-    graph where it does not hold them. Raises `ModelError` if the graph is not consistent.
+    `metadata` is stored in the file; `name`, `inputs` (names), `outputs` (a list of objects with the key `name`), `notes` and `tensors`
+    (the name each tensor has in the graph, by which it can be found in the source) come from the graph where it does not hold them.
+    Raises `ModelError` if the graph is not consistent.
     """
     graph = with_halos(_rounded(graph)).verify("lowering")
     numbers = {name: i for i, name in enumerate((*graph.inputs, *(node.output for node in graph.nodes)))}
@@ -40,7 +41,7 @@ def to_program(graph: Graph, metadata: Mapping[str, Any] | None = None) -> Progr
         arena_bytes=arena_bytes,
         blob=store.blob(),
         layers=tuple(node.layers for node in graph.nodes),
-        metadata={**_metadata(graph), **(metadata or {})},
+        metadata={**_metadata(graph), "tensors": list(numbers), **(metadata or {})},
     )
 
 
