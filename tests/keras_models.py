@@ -30,9 +30,9 @@ def kernel(rng: np.random.Generator, *shape: int, grid: float | None = None) -> 
 
 
 def norm(rng: np.random.Generator, channels: int, *, spread: float = 1.0, name: str = "norm") -> Layer:
-    """Batch norm with means of `spread`, and gammas that are negative, zero and positive."""
+    """Batch norm with means of `spread`, and gammas that are negative, zero (never the first) and positive."""
     gamma = rng.normal(size=channels)
-    gamma[rng.random(channels) < 0.25] = 0
+    gamma[1:][rng.random(channels - 1) < 0.25] = 0
     weights = {"gamma": gamma, "beta": rng.normal(size=channels), "moving_mean": rng.normal(size=channels) * spread}
     weights["moving_variance"] = rng.uniform(0.2, 3.0, channels) * spread**2
     return "BatchNormalization", {"name": name}, {key: value.astype(np.float32) for key, value in weights.items()}

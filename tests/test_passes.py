@@ -1,0 +1,377 @@
+"""Every pass by its text before and after; that it keeps the meaning, to the bit where a sign depends on it; and that it runs once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras_models import Layer, conv, dense, kernel, model_of, norm
+
+from edge.converters import thresholds
+from edge.converters.layers import read_graph
+from edge.converters.passes import PASSES, run_passes
+from edge.converters.passes_exact import read_exact_bytes, store_exact_int8
+from edge.converters.passes_fold import absorb_affine, fold_batch_norm, fuse_activations
+from edge.converters.passes_simplify import absorb_flatten, absorb_padding, drop_no_ops, fuse_rescaling, keep_packed
+from edge.converters.thresholds import find_thresholds
+from edge.graph import Graph, Pass
+from edge.kernels.reference import run_graph
+
+SIGN = ("Activation", {"activation": "ste_sign", "name": "sign"}, {})
+RELU = ("ReLU", {"name": "relu"}, {})
+POOL = ("MaxPooling2D", {"name": "pool"}, {})
+FLATTEN = ("Flatten", {"name": "flatten"}, {})
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def graph_of(*layers: Layer, shape: tuple[int, ...] = (4, 4, 8), dtype: str = "float32") -> Graph:
+    return read_graph(model_of(*layers, shape=shape), input_dtype=dtype)
+
+
+def text(graph: Graph) -> str:
+    """The graph's text without strides of 1 and padding of 0."""
+    return re.sub(r" (stride_[hw]=1|pad_(top|bottom|left|right)=0|value=0)(?= |$)", "", graph.text(), flags=re.MULTILINE)
+
+
+def lines(source: str) -> str:
+    return "\n".join(line.strip() for line in source.strip().splitlines())
+
+
+def outputs(graph: Graph, seed: int = 1) -> list[np.ndarray]:
+    """The outputs for three random examples."""
+    kind = graph.types[graph.inputs[0]]
+    examples = rng(seed).normal(size=(3, *kind.shape)).astype(np.float32)
+    if kind.encoding.bits == 8:
+        examples = rng(seed).integers(0, 256, (3, *kind.shape)).astype(np.uint8)
+    return [run_graph(graph, {graph.inputs[0]: x})[name] for x in examples for name in graph.outputs]
+
+
+def same(before: Graph, after: Graph, *, tolerance: float = 0.0) -> None:
+    for expected, got in zip(outputs(before), outputs(after), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * max(1.0, float(np.abs(expected).max())))
+
+
+# Each entry: the pass, a graph it applies to, the text it leaves (without the first line), and how far values may move.
+def cases() -> dict[str, tuple[Pass, Callable[[], Graph], str, float]]:
+    return {
+        "drop_no_ops": (
+            drop_no_ops,
+            lambda: graph_of(
+                ("MaxPooling2D", {"pool_size": 1}, {}), ("ZeroPadding2D", {"padding": 0}, {}), ("Reshape", {"target_shape": [4, 4, 8]}, {}),
+                ("Rescaling", {"scale": 1.0}, {}), RELU,
+            ),
+            """relu: 4x4x8 float32 = activation image activation=1
+            outputs relu""",
+            0.0,
+        ),
+        "absorb_flatten": (
+            absorb_flatten,
+            lambda: graph_of(FLATTEN, ("ReLU", {"name": "relu"}, {}), dense(rng(), 128, 3, name="dense")),
+            """relu/image: 4x4x8 float32 = activation image activation=1
+            dense: 3 float32 = dense relu/image filter:float32
+            outputs dense""",
+            0.0,
+        ),
+        "absorb_flatten of signs": (
+            absorb_flatten,
+            lambda: graph_of(FLATTEN, dense(rng(), 128, 3, name="dense", sign=True)),
+            """dense/binarize: 4x4x8 bits = binarize image
+            dense: 3 float32 = dense dense/binarize filter:bits scale:float32
+            outputs dense""",
+            0.0,
+        ),
+        "keep_packed": (
+            keep_packed,
+            lambda: graph_of(SIGN, ("MaxPooling2D", {"name": "pool"}, {}), conv(rng(), (2, 2), 8, 3, name="conv", sign=True)),
+            """sign: 4x4x8 bits = binarize image
+            pool: 2x2x8 bits = max_pool2d sign window_h=2 window_w=2 stride_h=2 stride_w=2
+            conv: 1x1x3 float32 = conv2d pool filter:bits scale:float32
+            outputs conv""",
+            0.0,
+        ),
+        "absorb_padding": (
+            absorb_padding,
+            lambda: graph_of(("ZeroPadding2D", {"padding": [[1, 2], [0, 3]]}, {}), conv(rng(), (3, 3), 8, 2, name="conv", padding="same")),
+            """conv: 7x7x2 float32 = conv2d image filter:float32 pad_top=2 pad_bottom=3 pad_left=1 pad_right=4
+            outputs conv""",
+            0.0,
+        ),
+        "absorb_padding of signs": (
+            absorb_padding,
+            lambda: graph_of(("ZeroPadding2D", {"padding": 1}, {}), conv(rng(), (3, 3), 8, 2, name="conv", sign=True)),
+            """conv/binarize: 4x4x8 bits = binarize image
+            conv: 4x4x2 float32 = conv2d conv/binarize filter:bits scale:float32 pad_top=1 pad_bottom=1 pad_left=1 pad_right=1 pad_ones=1
+            outputs conv""",
+            0.0,
+        ),
+        "fuse_rescaling": (
+            fuse_rescaling,
+            lambda: graph_of(("Rescaling", {"scale": 0.3, "offset": -1.0, "name": "scale"}, {}), dtype="uint8"),
+            """scale: 4x4x8 float32 = affine image mul:float32 add:float32
+            outputs scale""",
+            0.0,
+        ),
+        "store_exact_int8": (
+            store_exact_int8,
+            lambda: graph_of(conv(rng(), (3, 3), 8, 2, grid=2.0**-7, name="conv", bias=True)),
+            """conv: 2x2x2 float32 = conv2d image filter:int8 bias:float32 scale:float32
+            outputs conv""",
+            0.0,
+        ),
+        "read_exact_bytes": (
+            read_exact_bytes,
+            lambda: run_passes(
+                graph_of(("Rescaling", {"scale": 2.0**-8}, {}), conv(rng(), (3, 3), 8, 2, grid=2.0**-5, name="conv"), dtype="uint8"),
+                (fuse_rescaling, store_exact_int8),
+            ),
+            """conv: 2x2x2 float32 = conv2d image filter:int8 scale:float32
+            outputs conv""",
+            0.0,
+        ),
+        "find_thresholds": (
+            find_thresholds,
+            lambda: graph_of(
+                conv(rng(), (2, 2), 8, 24, name="conv", sign=True, padding="same"), norm(rng(), 24, spread=6), RELU,
+                norm(rng(3), 24, name="norm2"), dense(rng(), 24, 3, name="dense", sign=True),
+            ),
+            """conv/binarize: 4x4x8 bits = binarize image
+            dense/binarize: 4x4x24 bits = conv2d conv/binarize filter:bits threshold:int32 pad_bottom=1 pad_right=1
+            dense: 4x4x3 float32 = conv2d dense/binarize filter:bits scale:float32
+            outputs dense""",
+            0.0,
+        ),
+        "find_thresholds around a pool": (
+            find_thresholds,
+            lambda: graph_of(
+                conv(rng(), (2, 2), 8, 24, name="conv", sign=True, padding="same"), POOL, norm(rng(), 24, spread=6),
+                conv(rng(), (1, 1), 24, 3, name="next", sign=True),
+            ),
+            """conv/binarize: 4x4x8 bits = binarize image
+            conv/bits: 4x4x24 bits = conv2d conv/binarize filter:bits threshold:int32 pad_bottom=1 pad_right=1
+            next/binarize: 2x2x24 bits = max_pool2d conv/bits flip:bits window_h=2 window_w=2 stride_h=2 stride_w=2
+            next: 2x2x3 float32 = conv2d next/binarize filter:bits scale:float32
+            outputs next""",
+            0.0,
+        ),
+        "absorb_affine": (
+            absorb_affine,
+            lambda: graph_of(norm(rng(), 8), conv(rng(), (3, 3), 8, 2, name="conv", sign=True)),
+            """conv/binarize: 4x4x8 bits = binarize image mul:float32 add:float32
+            conv: 2x2x2 float32 = conv2d conv/binarize filter:bits scale:float32
+            outputs conv""",
+            0.0,
+        ),
+        "fold_batch_norm": (
+            fold_batch_norm,
+            lambda: graph_of(
+                conv(rng(), (3, 3), 8, 2, name="conv", bias=True), norm(rng(), 2), ("Rescaling", {"scale": 2.0, "name": "scale"}, {})
+            ),
+            """scale: 2x2x2 float32 = conv2d image filter:float32 bias:float32
+            outputs scale""",
+            1e-6,
+        ),
+        "fold_batch_norm into a scale": (
+            fold_batch_norm,
+            lambda: graph_of(conv(rng(), (3, 3), 8, 2, name="conv", sign=True), norm(rng(), 2)),
+            """conv/binarize: 4x4x8 bits = binarize image
+            norm: 2x2x2 float32 = conv2d conv/binarize filter:bits scale:float32 bias:float32
+            outputs norm""",
+            0.0,
+        ),
+        "fold_batch_norm of two": (
+            fold_batch_norm,
+            lambda: graph_of(("Rescaling", {"scale": 0.5, "offset": 1.0}, {}), norm(rng(), 8)),
+            """norm: 4x4x8 float32 = affine image mul:float32 add:float32
+            outputs norm""",
+            1e-6,
+        ),
+        "fuse_activations": (
+            fuse_activations,
+            lambda: graph_of(conv(rng(), (3, 3), 8, 2, name="conv"), ("ReLU", {"max_value": 6.0, "name": "relu"}, {})),
+            """relu: 2x2x2 float32 = conv2d image filter:float32 activation=1 limit=6
+            outputs relu""",
+            0.0,
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", cases())
+def test_a_pass_changes_the_text_and_keeps_the_values(case: str) -> None:
+    step, build, expected, tolerance = cases()[case]
+    before = build()
+    after = step(before).verify(after=case)
+    assert text(after).split("\n", 1)[1] == lines(expected)
+    same(before, after, tolerance=tolerance)
+    assert step(after).text() == after.text()
+
+
+def test_every_pass_has_a_case() -> None:
+    assert {step for step, *_ in cases().values()} == set(PASSES)
+
+
+# -- where passes must not act -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "layers"),
+    [
+        (drop_no_ops, [RELU, ("Reshape", {"target_shape": [4, 8, 4]}, {})]),
+        (absorb_padding, [("ZeroPadding2D", {"padding": 1}, {}), POOL]),
+        (absorb_flatten, [FLATTEN, norm(rng(), 128), dense(rng(), 128, 3)]),
+        (store_exact_int8, [conv(rng(), (3, 3), 8, 2)]),
+        (find_thresholds, [conv(rng(), (3, 3), 8, 2), norm(rng(), 2), dense(rng(), 2, 2, sign=True)]),
+        (absorb_affine, [norm(rng(), 8), RELU, conv(rng(), (3, 3), 8, 2, sign=True)]),
+        (fold_batch_norm, [conv(rng(), (3, 3), 8, 2), norm(rng(), 2), conv(rng(), (2, 2), 2, 2, sign=True)]),
+        (fuse_activations, [POOL, RELU]),
+    ],
+)
+def test_a_pass_leaves_other_graphs_alone(step: Pass, layers: list[Any]) -> None:
+    graph = graph_of(*layers)
+    assert step(graph).text() == graph.text()
+
+
+def test_a_tensor_that_is_an_output_too_is_not_folded_away() -> None:
+    made = model_of(conv(rng(), (3, 3), 8, 2), norm(rng(), 2, name="norm"), shape=(4, 4, 8))
+    graph = read_graph(model_of(calls=made.calls, outputs=("layer0", "norm"), output_names=("a", "b"), shape=(4, 4, 8)))
+    after = run_passes(graph)
+    assert after.outputs == ("layer0", "norm")
+    same(graph, after)
+
+
+def test_bytes_are_not_read_where_sums_would_round() -> None:
+    wide = graph_of(("Rescaling", {"scale": 2.0**-8}, {}), conv(rng(), (3, 3), 600, 2, grid=1.0), shape=(3, 3, 600), dtype="uint8")
+    assert "conv2d image" in text(run_passes(wide))
+    heavy = model_of(("Rescaling", {"scale": 2.0**-8}, {}), conv(rng(), (3, 3), 600, 2, grid=1.0), shape=(3, 3, 600))
+    heavy.calls[1].weights["kernel"][...] = 127  # type: ignore[index]
+    assert "affine image" in text(run_passes(read_graph(heavy, input_dtype="uint8")))
+
+
+def test_scales_that_are_no_powers_of_two_keep_their_float_arithmetic() -> None:
+    graph = graph_of(("Rescaling", {"scale": 1 / 255}, {}), conv(rng(), (3, 3), 8, 2, grid=0.25), dtype="uint8")
+    after = run_passes(graph)
+    assert "affine image" in text(after)
+    same(graph, after)
+
+
+# -- thresholds ----------------------------------------------------------------------------------------------------------------
+
+channels = st.sampled_from([1, 7, 8, 16, 24, 33])
+
+
+@st.composite
+def binary_chains(draw: st.DrawFn) -> Graph:
+    """A binary convolution, perhaps a pool, batch norm and an activation, before a second one; sometimes bytes before the first."""
+    seed, inputs, middle = draw(st.integers(0, 10**6)), draw(channels), draw(channels)
+    size = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    shape = draw(st.integers(4, 8)), draw(st.integers(4, 8)), inputs
+    config = {"padding": draw(st.sampled_from(["same", "valid"])), "pad_values": draw(st.sampled_from([0.0, 1.0])),
+              "strides": [draw(st.integers(1, 2)), draw(st.integers(1, 3))], "bias": draw(st.booleans())}  # fmt: skip
+    if draw(st.booleans()):
+        config["kernel_quantizer"] = "magnitude_aware_sign"
+    bytes_in = draw(st.booleans())
+    if bytes_in:
+        config = {**config, "kernel_quantizer": None, "pad_values": 0.0}
+        first = [("Rescaling", {"scale": 2.0**-7}, {}), conv(rng(seed), size, inputs, middle, grid=2.0**-6, **config)]
+    else:
+        first = [conv(rng(seed), size, inputs, middle, sign=True, **config)]
+    spread = float(np.sqrt(inputs * size[0] * size[1])) * (10.0 if bytes_in else 1.0)
+    pool: list[Layer] = [("MaxPooling2D", {"pool_size": [2, 1], "strides": [1, 1], "padding": "same"}, {})] if draw(st.booleans()) else []
+    middle_layers = [*pool, norm(rng(seed + 1), middle, spread=spread)]
+    if draw(st.booleans()):
+        middle_layers = middle_layers[::-1]
+    activation = draw(st.sampled_from([[], [RELU], [("LeakyReLU", {"negative_slope": 0.3, "name": "leaky"}, {})]]))
+    after = [norm(rng(seed + 2), middle, name="norm2")] if activation else []
+    last = conv(rng(seed + 3), (1, 1), middle, 5, sign=True)
+    return graph_of(*first, *middle_layers, *activation, *after, last, shape=shape, dtype="uint8" if bytes_in else "float32")
+
+
+@settings(max_examples=60, deadline=None)
+@given(binary_chains())
+def test_thresholds_change_no_bit(graph: Graph) -> None:
+    after = run_passes(graph)
+    assert "threshold:int32" in after.text() and "scale:float32" in after.text()
+    assert not after.notes
+    same(graph, after)
+    assert run_passes(after).text() == after.text()
+
+
+@settings(max_examples=20, deadline=None)
+@given(binary_chains())
+def test_bisection_finds_the_same_thresholds(graph: Graph) -> None:
+    expected = run_passes(graph)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(thresholds, "EXHAUSTIVE", 1)
+        found = run_passes(graph)
+    assert found.text() == expected.text()
+    same(expected, found)
+
+
+def test_every_accumulator_gives_the_sign_of_the_float_chain() -> None:
+    """A 1x1 convolution of 16 ones and minus ones reaches all its accumulators on 2^16 pixels; here on 17 of them, one each."""
+    layers = [conv(rng(), (1, 1), 16, 32, sign=True, bias=True), norm(rng(4), 32, spread=4), dense(rng(), 32, 1, sign=True)]
+    graph = graph_of(*layers, shape=(1, 17, 16))
+    first = layers[0][2]["kernel"][0, 0, :, :1]
+    pixels = np.repeat(np.where(first.T < 0, -1.0, 1.0), 17, axis=0).astype(np.float32)
+    for count, pixel in enumerate(pixels):
+        pixel[:count] *= -1
+    before = run_graph(graph, {"image": pixels[None]})
+    after = run_graph(run_passes(graph), {"image": pixels[None]})
+    assert set(np.rint(before["layer0"][0, :, 0] - layers[0][2]["bias"][0])) == set(range(-16, 17, 2))
+    np.testing.assert_array_equal(before["layer2/binarize"], after["layer2/binarize"])
+
+
+def test_a_sign_that_changes_twice_stays_float_and_says_so() -> None:
+    leaky = ("LeakyReLU", {"negative_slope": -0.8, "name": "leaky"}, {})
+    shift = ("Rescaling", {"scale": 1.0, "offset": -2.5}, {})
+    graph = graph_of(conv(rng(), (3, 3), 8, 2, name="conv", sign=True), leaky, shift, conv(rng(), (1, 1), 2, 2, sign=True))
+    after = run_passes(graph)
+    assert "threshold" not in after.text()
+    assert "changes more than once" in after.notes["conv"]
+    same(graph, after)
+
+
+def test_channels_that_never_change_are_constants() -> None:
+    """Gamma 0: the sign is that of beta, whatever the accumulator."""
+    kind, config, weights = norm(rng(), 2)
+    weights = {**weights, "gamma": np.zeros(2, np.float32), "beta": np.array([-1, 1], np.float32)}
+    after = run_passes(graph_of(conv(rng(), (2, 2), 8, 2, sign=True), (kind, config, weights), dense(rng(), 2, 1, sign=True)))
+    node = next(node for node in after.nodes if "threshold" in node.constants)
+    assert node.constants["threshold"].tolist() == [33, -32]
+
+
+def test_the_layers_of_a_packed_node_are_those_it_stands_for() -> None:
+    graph = graph_of(
+        conv(rng(), (2, 2), 8, 4, name="first", sign=True), POOL, norm(rng(), 4), conv(rng(), (1, 1), 4, 2, name="second", sign=True)
+    )
+    layers = {node.output: node.layers for node in run_passes(graph).nodes}
+    assert layers["first/bits"] == ("first",)
+    assert layers["second/binarize"] == ("pool", "norm")
+    assert layers["second"] == ("second",)
+
+
+# -- all of them ---------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.booleans(), st.booleans())
+def test_float_networks_keep_their_values(seed: int, pooled: bool, flat: bool) -> None:
+    pool = [POOL] if pooled else []
+    tail = [FLATTEN, dense(rng(seed), (16 if pooled else 64) * 5, 3, bias=True)] if flat else [dense(rng(seed), 5, 3)]
+    depthwise = {"kernel_size": 3, "padding": "same", "use_bias": False}, {"depthwise_kernel": kernel(rng(seed), 3, 3, 4, 1)}
+    graph = graph_of(
+        ("ZeroPadding2D", {"padding": 1}, {}), conv(rng(seed), (3, 3), 3, 4, bias=True), norm(rng(seed), 4), RELU, *pool,
+        ("DepthwiseConv2D", *depthwise), norm(rng(seed + 1), 4, name="norm2"),
+        conv(rng(seed), (1, 1), 4, 5), ("LeakyReLU", {"name": "leaky"}, {}), *tail, shape=(8, 8, 3),
+    )  # fmt: skip
+    after = run_passes(graph)
+    same(graph, after, tolerance=2e-6)
+    assert [node.op for node in after.nodes].count("affine") == 0
+    assert run_passes(after).text() == after.text()
