@@ -93,7 +93,7 @@ def _weighted(graph: Graph) -> list[Node]:
 
 def _one_bit(graph: Graph, request: Request) -> Graph:
     if is_binarized(graph):
-        return edit(graph, note=_notes(_weighted(graph), "stays as trained, without signs; --bits 8 stores its weights in 8 bits"))
+        return edit(graph, note=_as_trained(graph))
     kept, notes = _kept_at_8(graph)
     for node in _weighted(graph):
         if node.output in kept:
@@ -108,6 +108,14 @@ def _one_bit(graph: Graph, request: Request) -> Graph:
 def _notes(nodes: list[Node], text: str) -> dict[str, str]:
     """The same note for the layers of all nodes whose filter is not packed."""
     return {name: text for node in nodes if stored(node) is not BITS for name in node.layers}
+
+
+def _as_trained(graph: Graph) -> dict[str, str]:
+    """Why layers of a network that was trained with signs are not at 1 bit."""
+    whole, real = ([node for node in _weighted(graph) if stored(node) is kind] for kind in (Encoding.INT8, F32))
+    exact = "was not trained with signs; its weights lie on a grid of 8 bits and are stored so, exactly; train it binary to have it packed"
+    float_ = "was not trained with signs and stays float32; --bits 8 stores it in 8 bits, training it binary packs it"
+    return _notes(whole, exact) | _notes(real, float_)
 
 
 def _kept_at_8(graph: Graph) -> tuple[set[str], dict[str, str]]:

@@ -1,0 +1,277 @@
+"""`edge.convert`: a Keras file in; a packed program, a TFLite flatbuffer and a report out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.answers import kind_of
+from edge.converters.bits import Request, choose_bits, is_binarized
+from edge.converters.calibration import measure
+from edge.converters.keras_file import read_keras
+from edge.converters.keras_model import KerasModel
+from edge.converters.layers import INPUT_DTYPES, read_graph, rescales_itself
+from edge.converters.outputs import FORMATS, check_replaceable, targets, write_all
+from edge.converters.passes import run_passes
+from edge.converters.report import Agreement, FileRow, Report, advice, layer_rows
+from edge.converters.samples import CALIBRATION_ARRAYS, DATA_ARRAYS, Samples, Source, load_samples
+from edge.errors import InputError, MissingPackage
+from edge.format import to_bytes
+from edge.graph import Graph
+from edge.labels import check_labels, read_labels
+from edge.lower import to_program
+from edge.ops import Activation
+from edge.preprocess import Preprocess, default_for, preset
+from edge.program import Program
+
+Progress = Callable[[str, int, int], None]
+"""Told of each step: its name, how much of it is done, and how much there is."""
+
+MAX_CALIBRATION = 1000  # pictures; more change ranges little and take long
+STEPS = ("reading", "simplifying", "calibrating", "choosing bits", "packing", "comparing", "writing")
+_LOSSES_OF_VALUES = ("mean_squared_error", "mse", "mean_absolute_error", "mae", "huber", "log_cosh")
+
+
+def convert(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str] | None = None,
+    *,
+    bits: int = 1,
+    activation_bits: int = 32,
+    formats: Sequence[str] = FORMATS,
+    calibrate: Source | None = None,
+    data: Source | None = None,
+    input_dtype: str = "auto",
+    input_shape: tuple[int, ...] | None = None,
+    preprocess: Preprocess | str | None = None,
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Convert a Keras model file and write `.edge` and `.tflite` files.
+
+    source            a `.h5` or `.keras` file
+    destination       where to write: a folder, or a path whose suffix is replaced by each format's; by default beside the source
+    bits              1, 8 or 32, of weights (`edge.converters.bits`); layers trained binary are packed at every width
+    activation_bits   32, or 1 to binarize activations as well (with `bits` 1)
+    formats           of "edge" and "tflite"
+    calibrate, data   example pictures (a file, a folder, several, or an array: uint8 pictures, or floats as the network sees them):
+                      for the ranges of 8-bit activations, and to measure agreement with the source (`calibrate` serves if alone)
+    input_dtype       "float32" or "uint8"; "auto" takes bytes where the pictures are whole numbers 0..255
+    input_shape       (H, W, C), where the file leaves sizes open
+    preprocess        how pictures become the input, or the name of a preset; by default 0..255 for a model that rescales, else 0..1
+    labels            names of the classes, or a file with them
+    force             replace files that edge did not write
+    progress          called with (step, done, total)
+
+    Nothing is written unless everything succeeds; where a package for TFLite is missing, the `.edge` is written and the report's messages
+    say what to install. Raises `EdgeError` (`ModelError`, `InputError`, `MissingPackage`).
+    """
+    request = Request(bits, activation_bits)
+    paths = targets(Path(source), destination, formats)
+    check_replaceable(paths, force=force)
+    tell = progress or (lambda step, done, total: None)
+    tell("reading", 0, 1)
+    setup = _prepare(read_keras(Path(source), input_shape=input_shape), input_dtype, preprocess)
+    calibration, examples = setup.samples(calibrate, CALIBRATION_ARRAYS), setup.samples(data, DATA_ARRAYS)
+    tell("simplifying", 0, 1)
+    simple = run_passes(setup.graph)
+    if calibration is not None and (bits == 8 or activation_bits == 1):
+        request = replace(request, statistics=_statistics(simple, calibration, tell, deviations=activation_bits == 1))
+    tell("choosing bits", 0, 1)
+    graph = choose_bits(simple, request)
+    tell("packing", 0, 1)
+    program = _program(setup, graph, request, _labels(labels, setup, graph))
+    agreement = _compare(setup.graph, program, calibration if examples is None else examples, tell)
+    tell("writing", 0, 1)
+    files, missing = _contents(paths, graph, program)
+    write_all({paths[name]: content for name, content in files.items()})
+    return _report(setup, request, graph, program, agreement, {paths[name]: content for name, content in files.items()}, missing)
+
+
+# -- what the network takes ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """A model as read, and how its input is made."""
+
+    model: KerasModel
+    graph: Graph
+    input_dtype: str
+    preprocess: Preprocess | None  # None where the input is no picture
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.graph.types[self.graph.inputs[0]].shape
+
+    def samples(self, source: Source | None, array_names: Sequence[str]) -> Samples | None:
+        if source is None:
+            return None
+        return load_samples(source, shape=self.shape, dtype=self.input_dtype, preprocess=self.preprocess, array_names=array_names)
+
+
+def _prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str | None) -> _Setup:
+    if input_dtype not in ("auto", *INPUT_DTYPES):
+        raise InputError(f"input_dtype should be auto or one of {', '.join(INPUT_DTYPES)}, got {input_dtype!r}")
+    given = preset(preprocess) if isinstance(preprocess, str) else preprocess
+    chosen = given or default_for(rescales_itself(model))
+    dtype = ("uint8" if chosen.is_bytes else "float32") if input_dtype == "auto" else input_dtype
+    if dtype == "uint8" and not chosen.is_bytes:
+        raise InputError(f"an input of uint8 takes pixels 0..255, but the network sees {chosen.describe()}; give --preset byte, or float32")
+    graph = read_graph(model, input_dtype=dtype)
+    shape = graph.types[graph.inputs[0]].shape
+    if given is not None:
+        given.check(shape)
+    is_picture = len(shape) == 3 and shape[2] in (1, 3)
+    return _Setup(model, graph, dtype, chosen if is_picture else None)
+
+
+def _statistics(graph: Graph, calibration: Samples, tell: Progress, *, deviations: bool) -> Any:
+    chosen = calibration.first(MAX_CALIBRATION)
+    total = len(chosen) * (2 if deviations else 1)
+    tell("calibrating", 0, total)
+    return measure(graph, [array for array, _ in chosen], deviations=deviations)
+
+
+# -- what is stored ------------------------------------------------------------------------------------------------------------
+
+
+def _labels(labels: Sequence[str] | str | os.PathLike[str] | None, setup: _Setup, graph: Graph) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    names = read_labels(labels) if isinstance(labels, (str, os.PathLike)) else tuple(labels)
+    output = _outputs(setup.model, graph)[0]
+    check_labels(names, graph.types[graph.outputs[0]].shape[-1], kind=output["kind"])
+    return names
+
+
+def _outputs(model: KerasModel, graph: Graph) -> list[dict[str, str]]:
+    """Of each output its name, its activation, and its kind (`edge.answers.KINDS`)."""
+    found = []
+    for name, tensor in zip(graph.output_names, graph.outputs, strict=True):
+        activation = _activation(graph, tensor)
+        kind = kind_of(activation, graph.types[tensor].shape)
+        loss = (model.training or {}).get("loss")
+        found.append({"name": name, "activation": activation, "kind": "values" if kind == "logits" and loss in _LOSSES_OF_VALUES else kind})
+    return found
+
+
+def _activation(graph: Graph, tensor: str) -> str:
+    node = graph.producer(tensor)
+    while node is not None and node.op in ("reshape", "dequantize"):
+        node = graph.producer(node.inputs[0])
+    if node is None or node.op == "softmax":
+        return "linear" if node is None else "softmax"
+    return {Activation.SIGMOID: "sigmoid", Activation.TANH: "tanh"}.get(Activation(int(node.attrs.get("activation", 0))), "linear")
+
+
+def _program(setup: _Setup, graph: Graph, request: Request, labels: tuple[str, ...] | None) -> Program:
+    """The program with everything that is known about it."""
+    rows = layer_rows(setup.model, graph, to_program(graph))
+    metadata: dict[str, Any] = {
+        "name": setup.model.name,
+        "source": {"file": setup.model.source, "sha256": setup.model.sha256, "keras_version": setup.model.keras_version},
+        "bits": request.bits,
+        "activation_bits": request.activation_bits,
+        "outputs": _outputs(setup.model, graph),
+        "preprocess": setup.preprocess.to_json() if setup.preprocess else None,
+        "labels": list(labels) if labels else None,
+        "layers": [dataclasses.asdict(row) for row in rows],
+        "notes": {row.name: row.note for row in rows if row.note},
+    }
+    return to_program(graph, {name: value for name, value in metadata.items() if value is not None})
+
+
+def _contents(paths: dict[str, Path], graph: Graph, program: Program) -> tuple[dict[str, bytes], str | None]:
+    """The bytes of each file, and what is missing to write TFLite; that alone is an error only if nothing else was asked for."""
+    files = {"edge": to_bytes(program)} if "edge" in paths else {}
+    if "tflite" not in paths:
+        return files, None
+    try:
+        files["tflite"] = _tflite(graph, program)
+    except MissingPackage as err:
+        if not files:
+            raise
+        return files, str(err)
+    return files, None
+
+
+def _tflite(graph: Graph, program: Program) -> bytes:
+    from edge.converters.tflite import write_tflite
+
+    known = {name: program.metadata[name] for name in ("name", "source", "outputs", "preprocess", "labels") if name in program.metadata}
+    return write_tflite(graph, description=json.dumps(known, sort_keys=True))
+
+
+# -- what was got --------------------------------------------------------------------------------------------------------------
+
+
+def _compare(source: Graph, program: Program, examples: Samples | None, tell: Progress) -> Agreement | None:
+    """The answers of the program beside those of the network as it was read, in float32, on `examples`."""
+    if examples is None:
+        return None
+    from edge.engine import Engine
+
+    tell("comparing", 0, len(examples))
+    engines = Engine(to_program(source)), Engine(program)
+    kind = program.metadata["outputs"][0]["kind"]
+    rows = []
+    for done, (array, label) in enumerate(examples, 1):
+        expected, got = (_listed(engine.run(array)) for engine in engines)
+        difference = max(float(np.abs(a - b).max()) for a, b in zip(expected, got, strict=True))
+        rows.append((_class(expected[0], kind), _class(got[0], kind), difference, label))
+        tell("comparing", done, len(examples))
+    return _agreement(rows)
+
+
+def _listed(outputs: Any) -> list[np.ndarray]:
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+def _class(output: np.ndarray, kind: str) -> int | None:
+    """The class that an output names; of one value, whether it speaks for class 1. None for values and pictures."""
+    if kind not in ("probabilities", "sigmoid", "logits"):
+        return None
+    if output.size == 1:
+        return int(output.reshape(-1)[0] > (0.5 if kind == "sigmoid" else 0.0))
+    return int(output.argmax())
+
+
+def _agreement(rows: Iterable[tuple[int | None, int | None, float, int | None]]) -> Agreement:
+    rows = list(rows)
+    classes = [(expected, got) for expected, got, _, _ in rows if expected is not None]
+    known = [(expected == label, got == label) for expected, got, _, label in rows if label is not None and expected is not None]
+    accuracies = np.mean(known, axis=0).tolist() if known else (None, None)
+    return Agreement(
+        pictures=len(rows),
+        equal=sum(expected == got for expected, got in classes) if classes else None,
+        largest_difference=max(difference for _, _, difference, _ in rows),
+        source_accuracy=accuracies[0],
+        accuracy=accuracies[1],
+    )
+
+
+def _report(setup: _Setup, request: Request, graph: Graph, program: Program, agreement: Agreement | None, files: dict[Path, bytes],
+            missing: str | None) -> Report:  # fmt: skip
+    described = setup.preprocess.describe(setup.shape) if setup.preprocess else f"arrays of {setup.shape}"
+    floats = not is_binarized(setup.graph)
+    messages = [*advice(agreement, bits=request.bits, activation_bits=request.activation_bits, floats_remain=floats), f"input: {described}"]
+    return Report(
+        source=setup.model.source,
+        bits=request.bits,
+        activation_bits=request.activation_bits,
+        input_dtype=setup.input_dtype,
+        preprocess=described,
+        layers=layer_rows(setup.model, graph, program),
+        files=tuple(FileRow(str(path), path.suffix[1:], len(content)) for path, content in files.items()),
+        agreement=agreement,
+        messages=tuple([*messages, *([missing] if missing else [])]),
+    )

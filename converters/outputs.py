@@ -1,0 +1,77 @@
+"""Where converted files go, and writing them: all or none, and never over a file that edge did not write."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edge.converters.tflite import is_edge_tflite
+from edge.errors import EdgeError, InputError
+from edge.files import write_atomically
+from edge.format import MAGIC
+
+FORMATS = ("edge", "tflite")
+
+
+def targets(source: Path, destination: str | os.PathLike[str] | None, formats: Sequence[str]) -> dict[str, Path]:
+    """The path of each format: beside the source, in the folder `destination`, or at `destination` with the suffix of the format.
+
+    Raises `InputError` for unknown formats, or none, and where a target is the source itself.
+    """
+    if not formats or any(name not in FORMATS for name in formats):
+        raise InputError(f"formats should be among {', '.join(FORMATS)}, got {', '.join(formats) or 'none'}")
+    base = _base(source, destination)
+    paths = {name: base.with_name(f"{base.name}.{name}") for name in FORMATS if name in formats}
+    for path in paths.values():
+        if path.resolve() == source.resolve():
+            raise InputError(f"{path} is the source itself; name another destination")
+    return paths
+
+
+def _base(source: Path, destination: str | os.PathLike[str] | None) -> Path:
+    """The target without suffix."""
+    if destination is None:
+        return source.with_name(source.stem)
+    path = Path(destination)
+    if path.is_dir() or os.fspath(destination).endswith(os.sep):
+        return path / source.stem
+    return path.with_name(path.stem) if path.suffix in tuple(f".{name}" for name in FORMATS) else path
+
+
+def check_replaceable(paths: Mapping[str, Path], *, force: bool) -> None:
+    """Raise `InputError` where a file is in the way that edge did not write, unless `force`, or anything else is."""
+    for name, path in paths.items():
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name another destination")
+        if path.exists() and not force and not _is_ours(name, path):
+            raise InputError(f"{path} exists and was not written by edge; give --force to replace it, or another destination")
+
+
+def _is_ours(name: str, path: Path) -> bool:
+    try:
+        if name == "tflite":
+            return is_edge_tflite(path)
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError as err:
+        raise EdgeError(f"{path} exists but cannot be read ({err.strerror}); check its permissions or name another destination") from err
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Write every file, or leave all as they were: each goes to a temporary name first; raises `EdgeError` where that fails."""
+    staged: dict[Path, Path] = {}
+    try:
+        for path, content in files.items():
+            target = Path(os.path.realpath(path))
+            temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.new")
+            staged[temporary] = target
+            write_atomically(temporary, [content])
+        for temporary, target in staged.items():
+            os.replace(temporary, target)
+    except OSError as err:
+        raise EdgeError(f"cannot write {err.filename2 or err.filename}: {err.strerror}; check the folder's permissions") from err
+    finally:
+        for temporary in staged:
+            temporary.unlink(missing_ok=True)
