@@ -22,11 +22,13 @@ from edge.format import MAX_BLOB_BYTES
 from edge.layout import constant_bytes
 from edge.ops import BY_NUMBER, MAX_ELEMENTS, OpCall, OpError, check, check_halo, check_tensor
 from edge.program import ALIGNMENT, Constant, Instruction, Program, Tensor
+from edge.tensors import Encoding
 
 MAX_ARENA_BYTES = 1 << 32
 # Bytes of tensors and filters that one inference touches: minutes on a slow processor, and fifty times what ResNet-50 needs in float32.
 MAX_WORK_BYTES = 1 << 40
 
+_GIVEN = (Encoding.FLOAT32, Encoding.UINT8)  # what users give the engine
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -68,6 +70,7 @@ def _verify_tensors(program: Program) -> None:
         _check_arena(program)
     with _proving("inputs"):
         _check_ends(program, program.inputs)
+        _check_given(program)
     with _proving("outputs"):
         _check_ends(program, program.outputs)
 
@@ -92,6 +95,12 @@ def _check_ends(program: Program, numbers: Sequence[int]) -> None:
     _need(len(numbers) >= 1, "expected at least 1, got none")
     for number in numbers:
         _check_index(number, program.tensors, "tensor")
+
+
+def _check_given(program: Program) -> None:
+    for number in program.inputs:
+        encoding = program.tensors[number].type.encoding
+        _need(encoding in _GIVEN, f"tensor {number} is {encoding.name.lower()}, expected float32 or uint8")
 
 
 def _check_index(number: int, table: Sequence[Any], kind: str) -> None:

@@ -19,7 +19,7 @@ from edge.lower import to_program
 from edge.memory import aligned
 from edge.ops import NO_ACTIVATION, OPS
 from edge.program import Constant, Instruction, Program, Tensor
-from edge.tensors import Halo, TensorType
+from edge.tensors import Encoding, Halo, TensorType
 from edge.verifier import verify
 
 ATTRS = tuple(NO_ACTIVATION.values())
@@ -120,6 +120,11 @@ def test_inputs_and_outputs_exist(field: str, numbers: tuple[int, ...]) -> None:
     refused(replace(program("digits"), **{field: numbers}), f"{field}: ")
 
 
+def test_inputs_are_what_users_give() -> None:
+    made = chain([0, 64])
+    refused(with_tensor(made, 0, encoding=Encoding.BITS), "inputs: tensor 0 is bits, expected float32 or uint8")
+
+
 # -- instructions --------------------------------------------------------------------------------------------------------------
 
 
@@ -177,17 +182,17 @@ def test_roles_that_do_not_belong_are_refused() -> None:
 
 def test_a_filter_value_of_minus_128_is_safe() -> None:
     b = Builder(0)
-    x = b.input(TensorType((4,), INT8, 0.1))
+    x = b.add("quantize", b.input(TensorType((4,))), output=TensorType((4,), INT8, 0.1))
     weights = {"filter": np.full((3, 1, 1, 4), -128, np.int8), "scale": np.ones(3, np.float32)}
     verify(to_program(b.graph("low", b.add("dense", x, output=TensorType((1,)), constants=weights, **NO_ACTIVATION))))
 
 
 def test_sums_that_overflow_are_refused() -> None:
     b = Builder(0)
-    x = b.input(TensorType((258, 258, 1), INT8, 0.1))
+    x = b.add("quantize", b.input(TensorType((258, 258, 1))), output=TensorType((1,), INT8, 0.1))
     window = {**POOL, "window_h": 258, "window_w": 258}
     made = to_program(b.graph("pool", b.add("average_pool2d", x, **{**window, "window_h": 250})))
-    refused(with_instruction(with_tensor(made, 1, shape=(1, 1, 1)), 0, attrs={"window_h": 258}), "may overflow")
+    refused(with_instruction(with_tensor(made, 2, shape=(1, 1, 1)), 1, attrs={"window_h": 258}), "may overflow")
 
 
 # -- overlap and order ---------------------------------------------------------------------------------------------------------
