@@ -1,0 +1,201 @@
+"""From what a user names to answers: items are read, shown to the model one by one, and ranked; a bad one does not stop the others."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.answers import Ranked, top
+from edge.cli_model import Head, Model
+from edge.errors import EdgeError, InputError
+from edge.inputs import Inputs, Item, expand_inputs
+from edge.labels import check_labels
+from edge.preprocess import Preprocess
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one output said. ranked: None where it names no classes (pictures, maps, sequences)."""
+
+    head: Head
+    values: Values
+    ranked: tuple[Ranked, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What became of one item.
+
+    label: its true class, where the file tells. seen: the array that the net saw.
+    read_s, preprocess_s: seconds once; run_s: seconds of one inference, the median where it was repeated.
+    """
+
+    name: str
+    label: int | None
+    answers: tuple[Answer, ...]
+    seen: NDArray[Any]
+    read_s: float
+    preprocess_s: float
+    run_s: float
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether the first output's best class is the true one; None where either is not known."""
+        ranked = self.answers[0].ranked
+        if self.label is None or not ranked or self.answers[0].head.kind == "values":
+            return None
+        return ranked[0].index == self.label
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An item, or a whole file, that could not be run, and why."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model and how to use it. labels: by head, None where the classes have no names."""
+
+    model: Model
+    preprocess: Preprocess
+    heads: tuple[Head, ...]
+    labels: tuple[tuple[str, ...] | None, ...]
+    k: int
+    repeat: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.model.input.shape
+
+    def run(self, item: Item) -> Result:
+        """The answers for one item. Raises EdgeError where it cannot be read or does not fit."""
+        started = time.perf_counter()
+        values = item.read()
+        read = time.perf_counter()
+        seen = self._seen(values, item)
+        ready = time.perf_counter()
+        outputs, run_s = self._outputs(seen)
+        answers = tuple(self._answer(*each) for each in zip(self.heads, self.labels, outputs, strict=True))
+        return Result(item.name, item.label, answers, seen, read - started, ready - read, run_s)
+
+    def _seen(self, values: NDArray[Any], item: Item) -> NDArray[Any]:
+        if item.is_picture:
+            return self.preprocess.apply(values, self.shape, dtype=np.uint8 if self.model.takes_bytes else np.float32)
+        if values.shape != self.shape:
+            expected, got = (" x ".join(map(str, shape)) for shape in (self.shape, values.shape))
+            raise InputError(f"{item.name} does not fit the model: expected an array of {expected} values, got {got}; reshape it")
+        return values
+
+    def _outputs(self, seen: NDArray[Any]) -> tuple[list[Values], float]:
+        seconds = []
+        for _ in range(self.repeat):
+            started = time.perf_counter()
+            outputs = self.model.runner.run(seen)
+            seconds.append(time.perf_counter() - started)
+        return (outputs if isinstance(outputs, list) else [outputs]), statistics.median(seconds)
+
+    def _answer(self, head: Head, labels: tuple[str, ...] | None, values: Values) -> Answer:
+        if is_ranked(head):
+            return Answer(head, values, top(values, labels, head.kind, k=self.k))
+        if not np.isfinite(values).all():
+            raise EdgeError(f"the output {head.name} holds NaN or infinite values: expected finite ones; check the input and its range")
+        return Answer(head, values, None)
+
+
+def is_ranked(head: Head) -> bool:
+    """Whether an output is one value for each class: neither a picture nor an array of several axes."""
+    return head.kind != "picture" and math.prod(head.shape) == max(head.shape, default=1)
+
+
+def classifier(
+    model: Model, preprocess: Preprocess, *, labels: Sequence[str] | None, kind: str | None, k: int, repeat: int
+) -> Classifier:
+    """Raises InputError where the labels fit no output of the model."""
+    heads = tuple(replace(head, kind=kind or head.kind) for head in model.heads)
+    return Classifier(model, preprocess, heads, _labels_of(heads, labels), k, repeat)
+
+
+def _labels_of(heads: Sequence[Head], labels: Sequence[str] | None) -> tuple[tuple[str, ...] | None, ...]:
+    """The names for each output: of several outputs, those get them that have as many classes."""
+    if labels is None:
+        return (None,) * len(heads)
+    fitting = tuple(tuple(labels) if is_ranked(head) and _fits(labels, head) else None for head in heads)
+    if not any(fitting):
+        check_labels(labels, math.prod(heads[0].shape), kind=heads[0].kind)
+    return fitting
+
+
+def _fits(labels: Sequence[str], head: Head) -> bool:
+    try:
+        check_labels(labels, math.prod(head.shape), kind=head.kind)
+    except InputError:
+        return False
+    return True
+
+
+# -- items -----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All that was asked for, in order: items by path, or why a path has none."""
+
+    parts: tuple[tuple[str, Inputs] | Failure, ...]
+
+    def __len__(self) -> int:
+        return sum(1 if isinstance(part, Failure) else len(part[1]) for part in self.parts)
+
+    def __iter__(self) -> Iterator[Item | Failure]:
+        for part in self.parts:
+            if isinstance(part, Failure):
+                yield part
+            else:
+                yield from _until_damage(*part)
+
+
+def expand(paths: Sequence[str], shape: tuple[int, ...]) -> Batch:
+    """The items behind each path; a path that cannot be read becomes a Failure."""
+    return Batch(tuple(_part(path, shape) for path in paths))
+
+
+def _part(path: str, shape: tuple[int, ...]) -> tuple[str, Inputs] | Failure:
+    try:
+        return path, expand_inputs([path], shape=shape)
+    except EdgeError as err:
+        return Failure(path, str(err))
+
+
+def _until_damage(path: str, inputs: Inputs) -> Iterator[Item | Failure]:
+    items = iter(inputs)
+    while True:
+        try:
+            item = next(items, None)
+        except EdgeError as err:
+            # An archive is read whole when its first item is reached.
+            yield Failure(path, str(err))
+            return
+        if item is None:
+            return
+        yield item
+
+
+def attempt(classify: Classifier, item: Item | Failure) -> Result | Failure:
+    """The result for one item, or why there is none."""
+    if isinstance(item, Failure):
+        return item
+    try:
+        return classify.run(item)
+    except EdgeError as err:
+        return Failure(item.name, str(err))

@@ -1,0 +1,155 @@
+"""`edge convert`: a Keras model in; `.edge` and `.tflite` files and a table by layer out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge.cli_options import Numbers, json_option, overrides, preprocessing_options
+from edge.console import Column, Progress, bytes_text, out, out_json, out_table, printable, say, styled, warn
+
+if TYPE_CHECKING:
+    from edge.converters.report import LayerRow, Report
+    from edge.preprocess import Preprocess
+
+FORMATS = {"edge": ("edge",), "tflite": ("tflite",), "both": ("edge", "tflite")}
+_WARNING = "warning: "
+
+EPILOG = """
+\b
+Examples:
+  edge convert model.h5                         1 bit: writes model.edge and model.tflite beside it
+  edge convert model.keras -o out/ --format edge
+  edge convert model.h5 --bits 8 --calibrate photos/
+  edge convert model.h5 --data test.npz         measures how far the result agrees with the source
+  edge convert model.h5 --preset torch --labels classes.txt
+
+\b
+Layers that were trained binary are packed as trained, whatever --bits says.
+--calibrate and --data take a picture, a folder of pictures, or .npy / .npz with x (and y).
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("model", type=click.Path(), metavar="MODEL")
+@click.option("--bits", type=click.Choice(("1", "8", "32")), default="1", show_default=True, help="Bits of the weights.")
+@click.option("--activation-bits", type=click.Choice(("1", "32")), default="32", show_default=True, help="Bits of what flows between layers.")
+@click.option("-o", "--output", type=click.Path(), metavar="PATH", help="A folder, or a name; by default beside MODEL.")
+@click.option("--format", "formats", type=click.Choice(tuple(FORMATS)), default="both", show_default=True, help="Which files to write.")
+@click.option("--calibrate", type=click.Path(), metavar="FILE|FOLDER", help="Pictures that show what values to expect, for 8-bit activations.")
+@click.option("--data", type=click.Path(), metavar="FILE|FOLDER", help="Pictures to compare source and result on; with labels, the accuracy.")
+@click.option("--input-shape", type=Numbers(int), metavar="H,W,C", help="Sizes of an input that the model leaves open.")
+@click.option("--input-dtype", type=click.Choice(("auto", "float32", "uint8")), default="auto", show_default=True,
+              help="What the program is given; auto: bytes where pixels stay 0..255.")  # fmt: skip
+@click.option("--labels", type=click.Path(), metavar="FILE", help="Names of the classes, to be stored: .txt, .csv or .json.")
+@click.option("--force", is_flag=True, help="Replace files that edge did not write.")
+@preprocessing_options
+@json_option
+def convert(model: str, as_json: bool, **options: Any) -> None:
+    """Convert a Keras model (.h5 or .keras) into a bit-packed .edge program and a .tflite file.
+
+    The preprocessing options say what the model was trained to see; they are stored and used by `edge run`. Without them pixels are 0..255
+    where the model rescales them itself, else 0..1.
+    """
+    report = _convert(model, overrides(options), options)
+    for message in report.messages:
+        if message.startswith(_WARNING):
+            warn(message.removeprefix(_WARNING))
+    if as_json:
+        out_json(report.to_json())
+    else:
+        _print(report)
+
+
+def _convert(model: str, changed: dict[str, Any], options: dict[str, Any]) -> Report:
+    from edge.converters.convert import convert as convert_model
+
+    with Progress() as progress:
+
+        def tell(step: str, done: int, total: int) -> None:
+            progress.update(done, total if total > 1 else 0, f"{Path(model).name}: {step}")
+
+        tell("reading", 0, 1)
+        return convert_model(
+            model,
+            options["output"],
+            bits=int(options["bits"]),
+            activation_bits=int(options["activation_bits"]),
+            formats=FORMATS[options["formats"]],
+            calibrate=options["calibrate"],
+            data=options["data"],
+            input_dtype=options["input_dtype"],
+            input_shape=options["input_shape"],
+            preprocess=_preprocess(model, changed, options["input_shape"]),
+            labels=options["labels"],
+            force=options["force"],
+            progress=tell,
+        )
+
+
+def _preprocess(model: str, changed: dict[str, Any], input_shape: tuple[int, ...] | None) -> Preprocess | None:
+    """The default for this model with the options given in place of its own; None, the default, without any."""
+    if not changed:
+        return None
+    from edge.preprocess import combine, default_for
+
+    if {"preset", "range"} & set(changed):
+        return combine(default_for(False), changed)
+    from edge.converters.keras_file import read_keras
+    from edge.converters.layers import rescales_itself
+
+    return combine(default_for(rescales_itself(read_keras(model, input_shape=input_shape))), changed)
+
+
+# -- the report ------------------------------------------------------------------------------------------------------------------
+
+
+def _print(report: Report) -> None:
+    columns = [
+        Column("layer"),
+        Column("kind"),
+        Column("bits", right=True),
+        Column("bytes", right=True),
+        Column("computed as"),
+    ]
+    before, after = (sum(sizes) for sizes in zip(*((row.bytes_before, row.bytes_after) for row in report.layers), strict=True))
+    total = ["total", "", "", _change(bytes_text(before), bytes_text(after)), f"weights {before / after:.1f}x smaller" if after else ""]
+    out_table(columns, [_cells(row) for row in report.layers], total=total)
+    _print_notes(report.layers)
+    out()
+    width = max((len(file.path) for file in report.files), default=0)
+    for file in report.files:
+        out(f"{styled(f'{printable(file.path):<{width}}', 'bold')}  {bytes_text(file.bytes):>10}  ({file.bytes:,} bytes)")
+    for message in report.messages:
+        if not message.startswith(_WARNING):
+            out(printable(message))
+
+
+def _cells(row: LayerRow) -> list[str]:
+    bits = _change(_bits(row.bits_before), _bits(row.bits_after))
+    sizes = _change(bytes_text(row.bytes_before), bytes_text(row.bytes_after)) if row.bytes_before or row.bytes_after else "-"
+    return [row.name, row.class_name, bits, sizes, row.kernel or row.note or "-"]
+
+
+def _bits(bits: int | None) -> str:
+    return "-" if bits is None else str(bits)
+
+
+def _change(before: str, after: str) -> str:
+    return before if before == after else f"{before} -> {after}"
+
+
+def _print_notes(rows: Sequence[LayerRow]) -> None:
+    """Why layers are above the asked bits and what to change; layers with the same note together."""
+    notes: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note and row.kernel:
+            notes.setdefault(row.note, []).append(row.name)
+    if notes:
+        out()
+    for note, names in notes.items():
+        out(f"{styled(printable(', '.join(names)), 'bold')}: {printable(note)}")
+

@@ -1,0 +1,232 @@
+"""Which model `edge run` takes, and a model ready to run: a `.edge` program or a `.tflite` file, with what is known about it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edge.errors import EdgeError, FormatError, InputError
+from edge.paths import require_file
+
+if TYPE_CHECKING:
+    from edge.engine import Engine
+    from edge.kernels.cache import Progress
+    from edge.preprocess import Preprocess
+
+ENVIRONMENT_VARIABLE = "EDGE_MODEL"
+SUFFIXES = (".edge", ".tflite")  # one of the first kind in a folder is taken before any of the second
+BUNDLED = Path(__file__).with_name("data")
+
+_TFLITE_MAGIC = b"TFL3"  # at byte 4
+_KERAS_STARTS = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")
+
+
+class Info(Protocol):
+    """What `Engine` and `TfliteModel` tell of an input or output."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+class Runner(Protocol):
+    """What `Engine` and `TfliteModel` have in common."""
+
+    @property
+    def inputs(self) -> Sequence[Info]: ...
+    @property
+    def outputs(self) -> Sequence[Info]: ...
+    def run(self, x: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Head:
+    """One output: its name, its shape without batch, its kind (`edge.answers.KINDS`), and the activation it ends in, if known."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    activation: str | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model.
+
+    preprocess: how pictures become its input; None where the file does not say.
+    labels: names of the classes, None where the file holds none.
+    backend: what runs it, such as "edge avx512" or "ai-edge-litert 2.3".
+    engine: the runner, where it is edge's own.
+    """
+
+    path: Path
+    runner: Runner
+    heads: tuple[Head, ...]
+    preprocess: Preprocess | None
+    labels: tuple[str, ...] | None
+    backend: str
+    engine: Engine | None = None
+
+    @property
+    def input(self) -> Info:
+        return self.runner.inputs[0]
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether the engine wants whole numbers 0..255; a TFLite runner always takes real values."""
+        return self.engine is not None and self.input.dtype == "uint8"
+
+
+# -- finding ---------------------------------------------------------------------------------------------------------------------
+
+
+def find_model(given: str | None, *, folder: Path | None = None, environment: Mapping[str, str] = os.environ) -> Path:
+    """The model to run: `given` (a file, or the name of a bundled example), else $EDGE_MODEL, else the one of the folder.
+
+    Raises InputError where there is none, or several to choose from.
+    """
+    if given:
+        return _named(given, "")
+    if environment.get(ENVIRONMENT_VARIABLE):
+        return _named(environment[ENVIRONMENT_VARIABLE], f" that ${ENVIRONMENT_VARIABLE} names")
+    return _only_model(folder or Path())
+
+
+def _named(name: str, why: str) -> Path:
+    bundled = BUNDLED / f"{name}.edge"
+    if not os.path.exists(name) and name in bundled_models():
+        return bundled
+    return require_file(name, f"model{why}")
+
+
+def bundled_models() -> tuple[str, ...]:
+    """The names of the examples that come with edge."""
+    return tuple(sorted(path.stem for path in BUNDLED.glob("*.edge")))
+
+
+def _only_model(folder: Path) -> Path:
+    for suffix in SUFFIXES:
+        found = sorted(path for path in folder.glob(f"*{suffix}") if path.is_file() and not path.name.startswith("."))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(path.name for path in found)
+            where = _shown(folder)
+            raise InputError(f"cannot tell which model to run: expected one {suffix} file in {where}, got {names}; name one with -m FILE")
+    examples = " or ".join(f"-m {name}" for name in bundled_models())
+    raise InputError(
+        f"no model found: expected a .edge or .tflite file in {_shown(folder)}, got none; make one with: edge convert model.h5 --bits 1, "
+        f"or name one with -m FILE{f', or try the example with {examples}' if examples else ''}"
+    )
+
+
+def _shown(folder: Path) -> str:
+    return "this folder" if folder == Path() else str(folder)
+
+
+# -- loading ---------------------------------------------------------------------------------------------------------------------
+
+
+def file_format(path: Path) -> str:
+    """"edge", "tflite" or "keras", by a file's first bytes. Raises InputError for anything else, and where it cannot be read."""
+    from edge.format import MAGIC
+
+    try:
+        with require_file(path, "model").open("rb") as file:
+            start = file.read(8)
+    except OSError as err:
+        raise InputError(f"cannot read the model {path}: {err.strerror or err}; check its permissions") from err
+    if start == MAGIC:
+        return "edge"
+    if start[4:] == _TFLITE_MAGIC:
+        return "tflite"
+    if start.startswith(_KERAS_STARTS):
+        return "keras"
+    found = f"a file that begins with {start!r}" if start else "an empty file"
+    raise InputError(f"cannot read the model {path}: expected a .edge, .tflite or Keras file, got {found}; convert the source model again")
+
+
+def load_model(path: Path, *, progress: Progress | None = None) -> Model:
+    """Load a `.edge` or `.tflite` file; `progress(done, total)` is told of kernels being compiled. Raises EdgeError."""
+    match file_format(path):
+        case "edge":
+            return _edge_model(path, progress)
+        case "tflite":
+            return _tflite_model(path)
+        case _:
+            raise InputError(f"{path} is a Keras model, which has to be converted before it runs; do so with: edge convert {path} --bits 1")
+
+
+def _edge_model(path: Path, progress: Progress | None) -> Model:
+    from edge.engine import load
+
+    engine = load(path, progress=progress)
+    return _model(path, engine, engine.program.metadata, f"edge {engine.machine.isa.name}", engine)
+
+
+def _tflite_model(path: Path) -> Model:
+    from edge.tflite_runner import load_tflite
+
+    runner = load_tflite(path)
+    return _model(path, runner, tflite_metadata(path.read_bytes()), runner.backend, None)
+
+
+def tflite_metadata(data: bytes) -> Mapping[str, Any]:
+    """What edge stored about the model in a `.tflite` file that it wrote; empty for files of others."""
+    from edge.tflite_check import description_of
+
+    _, mark, text = description_of(data).partition(": ")
+    if not mark or not text.startswith("{"):
+        return {}
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}  # anybody may write anything there: it is no error, it says nothing
+    return found if isinstance(found, dict) else {}
+
+
+def _model(path: Path, runner: Runner, metadata: Mapping[str, Any], backend: str, engine: Engine | None) -> Model:
+    if len(runner.inputs) != 1:
+        raise FormatError(f"cannot run {path}: expected a model with one input, got {len(runner.inputs)}; run it through the Python API")
+    try:
+        return Model(path, runner, _heads(runner, metadata), _preprocess(metadata), _labels(metadata), backend, engine)
+    except EdgeError as err:
+        raise FormatError(f"cannot run {path}: {err}") from err
+
+
+def _preprocess(metadata: Mapping[str, Any]) -> Preprocess | None:
+    from edge.preprocess import Preprocess
+
+    stored = metadata.get("preprocess")
+    return None if stored is None else Preprocess.from_json(stored)
+
+
+def _labels(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
+    labels = metadata.get("labels")
+    if labels is None:
+        return None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise FormatError("the names of the classes stored in it are damaged: expected a list of names; convert it again")
+    return tuple(labels)
+
+
+def _heads(runner: Runner, metadata: Mapping[str, Any]) -> tuple[Head, ...]:
+    stored = metadata.get("outputs")
+    known = {entry.get("name"): entry for entry in stored if isinstance(entry, dict)} if isinstance(stored, list) else {}
+    return tuple(_head(info, known.get(info.name, {})) for info in runner.outputs)
+
+
+def _head(info: Info, entry: Mapping[str, Any]) -> Head:
+    from edge.answers import KINDS, kind_of
+
+    activation = entry.get("activation")
+    activation = activation if isinstance(activation, str) else None
+    kind = entry.get("kind")
+    return Head(info.name, info.shape, kind if kind in KINDS else kind_of(activation, info.shape), activation)

@@ -1,0 +1,319 @@
+"""`edge run`: classify pictures, folders of pictures and arrays."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge.cli_options import json_option, overrides, preprocessing_options
+from edge.console import Column, Progress, compiling, count_text, out, out_json, out_table, printable, say, seconds_text, shape_text, styled
+from edge.errors import EdgeError
+
+if TYPE_CHECKING:
+    from edge.cli_classify import Answer, Batch, Classifier, Failure, Result
+    from edge.cli_model import Model
+    from edge.cli_outputs import Writer
+    from edge.inputs import Item
+    from edge.preprocess import Preprocess
+
+KINDS = ("probabilities", "sigmoid", "logits", "values", "picture")
+MOST_BLOCKS = 10  # items; of more each gets one line
+LONG_BATCH = 20  # items from which progress is shown
+
+EPILOG = """
+\b
+Examples:
+  edge run image.png                       with the one .edge file in this folder, or $EDGE_MODEL
+  edge run -m digits image.png             with the example model that comes with edge
+  edge run -m cats.edge photos/ more.jpg   pictures of a folder, and another
+  edge run test.npz -k 1                   arrays; with labels in the file the accuracy follows
+  edge run photo.jpg --invert --resize crop --save-input seen.png
+
+\b
+PICTURE may be PNG, JPEG, BMP, GIF, PPM or WebP, a folder of these, or .npy / .npz.
+uint8 arrays are pictures; float arrays go to the net as they are.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(), metavar="PICTURE...")
+@click.option("-m", "--model", metavar="MODEL", help="A .edge or .tflite file, or the name of an example such as digits.")
+@click.option("--labels", type=click.Path(), metavar="FILE", help="Names of the classes: .txt, .csv or .json.")
+@click.option("-k", "--top", "k", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to show.")
+@click.option("--kind", type=click.Choice(KINDS), help="What the outputs are, where the file does not say or says it wrong.")
+@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where to write picture outputs: a .png, or a folder.")
+@click.option("--save-input", type=click.Path(), metavar="FILE", help="Write the picture as the net sees it: a .png, or a folder.")
+@click.option("--timing", is_flag=True, help="Show where the time goes, by stage and by layer.")
+@click.option("--repeat", type=click.IntRange(min=1), default=1, metavar="N", help="Run each picture N times; latencies are medians.")
+@preprocessing_options
+@json_option
+def run(pictures: tuple[str, ...], model: str | None, **options: Any) -> None:
+    """Classify pictures with a converted model.
+
+    The model is the one named with -m, else the one in $EDGE_MODEL, else the only .edge file of this folder (a .tflite file counts where
+    there is no .edge). What the net sees of a picture is stored in the file; options given here replace it.
+    """
+    from edge.cli_classify import expand
+
+    changed = overrides(options)
+    started = time.perf_counter()
+    chosen = _load(model)
+    load_s = time.perf_counter() - started
+    preprocess, origin = _preprocess(chosen, changed)
+    classify = _classifier(chosen, preprocess, options)
+    batch = expand(pictures, classify.shape)
+    task = _Run(classify, batch, _writer(preprocess, batch, options), origin, load_s, options)
+    task.run()
+    if task.failures:
+        raise click.exceptions.Exit(1)
+
+
+def _load(name: str | None) -> Model:
+    from edge.cli_cache import is_cached
+    from edge.cli_model import find_model, load_model
+
+    path = find_model(name)
+    with compiling(is_cached()) as progress:
+        return load_model(path, progress=progress)
+
+
+def _preprocess(model: Model, changed: dict[str, Any]) -> tuple[Preprocess, str]:
+    """What is done to pictures, and a remark where that is a guess."""
+    from edge.preprocess import combine, default_for
+
+    known = model.preprocess or default_for(model.takes_bytes)
+    guessed = model.preprocess is None and not {"preset", "range"} & set(changed)
+    return combine(known, changed), "; assumed, since the file does not say: see --preset" if guessed else ""
+
+
+def _classifier(model: Model, preprocess: Preprocess, options: dict[str, Any]) -> Classifier:
+    from edge.cli_classify import classifier
+    from edge.labels import read_labels
+
+    labels = read_labels(options["labels"]) if options["labels"] else model.labels
+    return classifier(model, preprocess, labels=labels, kind=options["kind"], k=options["k"], repeat=options["repeat"])
+
+
+def _writer(preprocess: Preprocess, batch: Batch, options: dict[str, Any]) -> Writer | None:
+    """What writes pictures, where any are asked for."""
+    if options["output"] is None and options["save_input"] is None:
+        return None
+    from edge.cli_outputs import Writer, check_destination
+
+    check_destination(options["output"], batch, "--output")
+    check_destination(options["save_input"], batch, "--save-input")
+    return Writer(preprocess, output=options["output"], save_input=options["save_input"])
+
+
+@dataclass
+class _Run:
+    """One run of the command: what was asked, and what came of it so far."""
+
+    classify: Classifier
+    batch: Batch
+    writer: Writer | None
+    origin: str
+    load_s: float
+    options: dict[str, Any]
+    failures: int = 0
+    judged: list[bool] = field(default_factory=list)
+    times: list[tuple[float, float, float]] = field(default_factory=list)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    last: Result | None = None
+    _announced: bool = False
+
+    @property
+    def as_json(self) -> bool:
+        return bool(self.options["as_json"])
+
+    def run(self) -> None:
+        with Progress("running") as progress:
+            for done, result in enumerate(self._results(), 1):
+                progress.clear()
+                self._take(result)
+                if len(self.batch) >= LONG_BATCH:
+                    progress.update(done, len(self.batch))
+        if self.as_json:
+            out_json(self._document())
+        else:
+            self._print_end()
+
+    def _results(self) -> Iterator[Result | Failure]:
+        from edge.cli_classify import attempt
+
+        for item in self.batch:
+            self._announce(item)
+            yield attempt(self.classify, item)
+
+    def _announce(self, item: Item | Failure) -> None:
+        """Say once what the net sees of pictures; one that cannot see any is the end of the run, not the fault of a picture."""
+        if not self._announced and getattr(item, "is_picture", False):
+            self._announced = True
+            self.classify.preprocess.check(self.classify.shape)
+            say(f"{self.classify.model.path.name} sees {self.classify.preprocess.describe(self.classify.shape)}{self.origin}")
+
+    def _take(self, result: Result | Failure) -> None:
+        from edge.cli_classify import Failure
+
+        if isinstance(result, Failure):
+            self._fail(result.name, result.error)
+            return
+        try:
+            saved = self.writer.save(result) if self.writer else {}
+        except EdgeError as err:
+            self._fail(result.name, str(err))
+            return
+        self._count(result)
+        if self.as_json:
+            self.entries.append(_entry(result, saved))
+        else:
+            _print_result(result, saved, lines=len(self.batch) > MOST_BLOCKS)
+
+    def _fail(self, name: str, error: str) -> None:
+        self.failures += 1
+        self.entries.append({"name": name, "error": error})
+        say(error, style="red")
+
+    def _count(self, result: Result) -> None:
+        self.last = result
+        self.times.append((result.read_s, result.preprocess_s, result.run_s))
+        if result.correct is not None:
+            self.judged.append(result.correct)
+
+    # -- the end -------------------------------------------------------------------------------------------------------------
+
+    def _print_end(self) -> None:
+        if self.judged:
+            right = sum(self.judged)
+            out(f"\naccuracy {100 * right / len(self.judged):.2f} % ({right:,} of {len(self.judged):,})")
+        if self.failures and len(self.batch) > 1:
+            say(f"{count_text(self.failures, 'item')} of {len(self.batch):,} failed")
+        if self.options["timing"] and self.last is not None:
+            self._print_timing(self.last)
+
+    def _stages(self) -> dict[str, float]:
+        """Seconds by stage; medians over the items."""
+        read, preprocess, inference = map(statistics.median, zip(*self.times, strict=True))
+        return {"load_model": self.load_s, "read": read, "preprocess": preprocess, "inference": inference}
+
+    def _print_timing(self, last: Result) -> None:
+        many = f" (median of {len(self.times):,})" if len(self.times) > 1 else ""
+        out("")
+        for name, seconds in self._stages().items():
+            out(f"{name.replace('_', ' '):<12}{seconds_text(seconds):>9}{'' if name == 'load_model' else many}")
+        layers = _layer_times(self.classify.model, last, self.options["repeat"])
+        if layers:
+            out("")
+            total = sum(layer["seconds"] for layer in layers)
+            rows = [_timing_row(layer, total) for layer in layers]
+            columns = [Column("layer"), Column("operation"), Column("kernel"), Column("time", right=True), Column("share", right=True)]
+            out_table(columns, rows, total=["", "", "", seconds_text(total), ""])
+
+    def _document(self) -> dict[str, Any]:
+        model, preprocess = self.classify.model, self.classify.preprocess
+        right = sum(self.judged)
+        document: dict[str, Any] = {
+            "model": str(model.path),
+            "backend": model.backend,
+            "preprocessing": {"description": preprocess.describe(self.classify.shape), **preprocess.to_json()},
+            "results": self.entries,
+            "failed": self.failures,
+            "accuracy": {"right": right, "of": len(self.judged), "share": right / len(self.judged)} if self.judged else None,
+        }
+        if self.options["timing"] and self.last is not None:
+            layers = _layer_times(model, self.last, self.options["repeat"])
+            document["timing"] = {"seconds": self._stages(), "layers": layers}
+        return document
+
+
+def _timing_row(layer: dict[str, Any], total: float) -> list[str]:
+    seconds = layer["seconds"]
+    return [layer["layers"], layer["op"], layer["kernel"], seconds_text(seconds), f"{100 * seconds / total:.1f} %"]
+
+
+def _layer_times(model: Model, result: Result, repeat: int) -> list[dict[str, Any]]:
+    """Each instruction of edge's own engine with its median time; none for other backends."""
+    if model.engine is None:
+        return []
+    engine = model.engine
+    seconds = engine.times(result.seen, max(repeat, 5))
+    names = engine.program.layers or ((),) * len(engine.program.instructions)
+    rows = zip(engine.program.instructions, names, engine.kernels, seconds.T, strict=True)
+    return [
+        {"layers": " + ".join(layers), "op": instruction.definition.name, "kernel": kernel, "seconds": statistics.median(column.tolist())}
+        for instruction, layers, kernel, column in rows
+    ]
+
+
+# -- one result ------------------------------------------------------------------------------------------------------------------
+
+
+def _print_result(result: Result, saved: dict[str, Path], *, lines: bool) -> None:
+    """A block for each result, or a line."""
+    name, latency = printable(result.name), styled(seconds_text(result.run_s), "dim")
+    true = "" if result.correct is not False else styled(f"  (true: {_true_name(result)})", "yellow")
+    if lines:
+        answers = "; ".join(_titled(answer, result, _line(answer)) for answer in result.answers)
+        out(f"{name}: {answers}  {latency}{true}")
+    else:
+        out(f"{styled(name, 'bold')}  {latency}{true}")
+        for answer in result.answers:
+            _print_block(answer, result)
+    for what, path in saved.items():
+        say(f"{what} written to {path}")
+
+
+def _true_name(result: Result) -> str:
+    known = {entry.index: entry.name for entry in result.answers[0].ranked or ()}
+    return printable(known.get(result.label or 0, str(result.label)))
+
+
+def _titled(answer: Answer, result: Result, text: str) -> str:
+    return f"{printable(answer.head.name)} {text}" if len(result.answers) > 1 else text
+
+
+def _line(answer: Answer) -> str:
+    from edge.answers import format_value
+
+    if answer.ranked is None:
+        return _summary(answer)
+    return ", ".join(f"{printable(entry.name)} {format_value(entry.value, answer.head.kind)}" for entry in answer.ranked)
+
+
+def _print_block(answer: Answer, result: Result) -> None:
+    from edge.answers import format_top
+
+    indent = "  "
+    if len(result.answers) > 1:
+        out(f"{indent}{printable(answer.head.name)}")
+        indent *= 2
+    text = _summary(answer) if answer.ranked is None else format_top(answer.ranked, answer.head.kind)
+    for number, line in enumerate(text.split("\n")):
+        out(indent + styled(printable(line), "bold" if number == 0 else None))
+
+
+def _summary(answer: Answer) -> str:
+    """What can be said in a line of an output that names no classes."""
+    values = f"{shape_text(answer.values.shape)}, {answer.values.min():.4g} to {answer.values.max():.4g}"
+    how = "write it with -o FILE.png" if answer.head.kind == "picture" else "its values are in --json"
+    return f"{'picture' if answer.head.kind == 'picture' else 'array'} {values}; {how}"
+
+
+def _entry(result: Result, saved: dict[str, Path]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": result.name, "latency_s": result.run_s, "outputs": [_output_entry(a) for a in result.answers]}
+    if result.label is not None:
+        entry |= {"true_class": result.label, "correct": result.correct}
+    return entry | {what: str(path) for what, path in saved.items()}
+
+
+def _output_entry(answer: Answer) -> dict[str, Any]:
+    from edge.answers import top_to_json
+
+    ranked = {"kind": answer.head.kind} if answer.ranked is None else top_to_json(answer.ranked, answer.head.kind)
+    return {"name": answer.head.name, **ranked, "shape": list(answer.values.shape), "values": answer.values.tolist()}
