@@ -19,9 +19,7 @@ from edge.converters.tflite_lowering import Lowering
 from edge.converters.tflite_model import LiteModel
 from edge.errors import FormatError
 from edge.graph import Graph, Node
-from edge.tflite_check import description_of
-
-MARK = "written by edge"  # how a file's description starts
+from edge.tflite_check import MARK, notes_of
 
 _LOWERINGS: Mapping[str, Callable[[Lowering, Node], int]] = {
     "conv2d": convolution,
@@ -48,7 +46,7 @@ def write_tflite(graph: Graph, *, description: str = "", input_float: bool = Tru
 
     `input_float` makes an input of uint8 a float32 tensor that takes whole numbers 0..255. int8 inputs and outputs stay int8, packed ones
     are int8 tensors of +-1. Tensors, and the names in the signature `serving_default`, are those of `graph.inputs` and
-    `graph.output_names`. The file's description is `MARK` and then `description`.
+    `graph.output_names`. The file's description is a mark and then `description` (`edge.tflite_check.notes_of` reads it).
 
     Raises `MissingPackage` without a schema module, `ModelError` where TFLite can't express a layer.
     """
@@ -60,7 +58,7 @@ def is_edge_tflite(source: str | Path | bytes) -> bool:
     """Whether edge wrote this `.tflite` file (a path or its bytes); False too for what is no TFLite file. Raises `OSError`."""
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:
-        return description_of(data).startswith(MARK)
+        return notes_of(data) is not None
     except FormatError:
         return False
 

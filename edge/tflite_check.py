@@ -2,7 +2,8 @@
 
 A flatbuffer is tables that point at each other by relative offsets. `_TABLES` lists the fields of TFLite's schema that interpreters
 follow; every offset, vector and string of them must lie inside the file, and the numbers by which operators, tensors and buffers refer to
-each other must exist. Fields that are not listed (newer ones, options of operators) are only held inside their table.
+each other must exist. Fields that are not listed (newer ones, options of operators) are only held inside their table, and whether an
+operator takes its operands is for the interpreter to say.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from dataclasses import dataclass, field
 from edge.errors import FormatError
 
 IDENTIFIER = b"TFL3"
+MARK = "written by edge"  # how the description of a file starts that edge wrote
 MAX_TABLES = 1_000_000  # bounds the work on a file whose offsets point at the same table again and again
 _MAX_BYTES = 1 << 31
+_MAX_TENSOR_BYTES = 1 << 30
 
 # Field number -> what it holds: the width of a scalar in bytes, "string", ("vector", width of an element), ("table", name) or
 # ("tables", name). Tables are those of TFLite's schema.
@@ -45,6 +48,10 @@ _TABLES: dict[str, dict[int, _Field]] = {
 _ITEM_BYTES = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 9: 1, 10: 8}  # by TensorType: those with one size an element
 
 
+_ZERO_POINTS = {3: (0, 255), 9: (-128, 127)}  # by TensorType
+_MAX_SCALE = 2.0**40
+
+
 def check_tflite(data: bytes) -> None:
     """Raise `FormatError` unless `data` is a TFLite model whose parts all lie inside it and refer to each other rightly."""
     file = _open(data)
@@ -63,6 +70,12 @@ def check_tflite(data: bytes) -> None:
 def description_of(data: bytes) -> str:
     """The description in a `.tflite` file; raises `FormatError` if it is none."""
     return _open(data).root().string(3)
+
+
+def notes_of(data: bytes) -> str | None:
+    """What edge wrote into the description after its mark, None for a file of another converter; raises `FormatError` for what is none."""
+    description = description_of(data)
+    return description.removeprefix(MARK).removeprefix(": ") if description.startswith(MARK) else None
 
 
 def _open(data: bytes) -> _File:
@@ -99,8 +112,8 @@ def _check_tensor(tensor: _Table, buffers: list[_Table]) -> None:
         raise FormatError(f"{tensor} of shape {shape} uses buffer {number} of {len(buffers)}; the file is damaged.")
     stored, item = buffers[number].length(0), _ITEM_BYTES.get(tensor.scalar(1, "b"))
     expected = math.prod(shape) * (item or 0)
-    if expected >= _MAX_BYTES:
-        raise FormatError(f"{tensor} of shape {shape} takes {expected} bytes, at most {_MAX_BYTES - 1} are run.")
+    if expected > _MAX_TENSOR_BYTES:
+        raise FormatError(f"{tensor} of shape {shape} takes {expected} bytes; tensors of at most {_MAX_TENSOR_BYTES} are run.")
     if stored and item and tensor.table(6) is None and stored != expected:
         raise FormatError(f"{tensor} of shape {shape} takes {expected} bytes, its buffer has {stored}; the file is damaged.")
     _check_quantization(tensor, shape)
@@ -110,11 +123,16 @@ def _check_quantization(tensor: _Table, shape: tuple[int, ...]) -> None:
     quantization = tensor.table(4)
     if quantization is None:
         return
-    scales, zeros, axis = quantization.length(2), quantization.length(3), quantization.scalar(6, "i")
-    if scales > 1 and not (0 <= axis < len(shape) and scales == shape[axis]):
-        raise FormatError(f"{tensor} of shape {shape} has {scales} scales along axis {axis}; the file is damaged.")
-    if zeros not in (0, 1, scales):
-        raise FormatError(f"{tensor} has {scales} scales and {zeros} zero points; the file is damaged.")
+    scales, zeros, axis = quantization.elements(2, "f"), quantization.elements(3, "q"), quantization.scalar(6, "i")
+    if len(scales) > 1 and not (0 <= axis < len(shape) and len(scales) == shape[axis]):
+        raise FormatError(f"{tensor} of shape {shape} has {len(scales)} scales along axis {axis}; the file is damaged.")
+    if len(zeros) not in ((0, len(scales)) if scales else (0,)):
+        raise FormatError(f"{tensor} has {len(scales)} scales and {len(zeros)} zero points; the file is damaged.")
+    if not all(0 <= scale <= _MAX_SCALE for scale in scales):
+        raise FormatError(f"{tensor} has a scale outside 0 to {_MAX_SCALE:g}; the file is damaged.")
+    low, high = _ZERO_POINTS.get(tensor.scalar(1, "b"), (-(1 << 63), 1 << 63))
+    if not all(low <= zero <= high for zero in zeros):
+        raise FormatError(f"{tensor} has a zero point outside {low} to {high}; the file is damaged.")
 
 
 def _check_signature(signature: _Table, graphs: list[_Table]) -> None:
@@ -205,10 +223,14 @@ class _Table:
         start = self.pointed(which)
         return 0 if start is None else self.file.number(start, "I")
 
+    def elements(self, which: int, code: str) -> tuple[float, ...]:
+        """The elements of a vector of scalars."""
+        start, length = self.vector(which, struct.calcsize("<" + code))
+        return struct.unpack_from(f"<{length}{code}", self.file.data, start)
+
     def numbers(self, which: int) -> tuple[int, ...]:
         """The elements of a vector of int32."""
-        start, length = self.vector(which, 4)
-        return struct.unpack_from(f"<{length}i", self.file.data, start)
+        return tuple(map(int, self.elements(which, "i")))
 
     def string(self, which: int) -> str:
         start, length = self.vector(which, 1)

@@ -18,7 +18,7 @@ import numpy as np
 
 from edge.errors import FormatError, InputError, MissingPackage
 from edge.paths import require_file
-from edge.tflite_check import check_tflite
+from edge.tflite_check import check_tflite, notes_of
 
 Array = np.ndarray
 
@@ -40,13 +40,15 @@ class LiteInfo:
 
 
 class TfliteModel:
-    """A loaded `.tflite` file. `backend` names the interpreter and its version.
+    """A loaded `.tflite` file.
 
-    One model may be used from several Python threads: a lock lets one inference through at a time.
+    `backend` names the interpreter and its version. `notes` is the description that `edge.converters.tflite.write_tflite` was given,
+    None for the file of another converter. One model may be used from several Python threads: a lock lets one inference through at a time.
     """
 
-    def __init__(self, interpreter: Any, backend: str) -> None:
+    def __init__(self, interpreter: Any, backend: str, notes: str | None = None) -> None:
         self.backend = backend
+        self.notes = notes
         self._interpreter = interpreter
         self._lock = threading.Lock()
         self._input_details = _in_order(interpreter, interpreter.get_input_details(), "inputs")
@@ -91,7 +93,7 @@ class TfliteModel:
             self._interpreter.set_tensor(detail["index"], _to_tensor(example, detail))
             self._interpreter.invoke()
             return [_from_tensor(self._interpreter.get_tensor(d["index"]), d)[0] for _, d in self._output_details]
-        except (ValueError, RuntimeError) as err:
+        except (ValueError, RuntimeError, MemoryError) as err:
             raise FormatError(f"{self.backend} could not run the .tflite file: {_first_line(err)}; convert the model again.") from err
 
 
@@ -104,12 +106,13 @@ def load_tflite(path: str | Path, *, threads: int = 1) -> TfliteModel:
     data = require_file(path, "model").read_bytes()
     try:
         check_tflite(data)
+        notes = notes_of(data)
     except FormatError as err:
         raise FormatError(f"{path}: {err}") from err
     module, backend = _backend()
     try:
-        return TfliteModel(_interpreter(module, data, threads), backend)
-    except (ValueError, RuntimeError, TypeError) as err:
+        return TfliteModel(_interpreter(module, data, threads), backend, notes)
+    except (ValueError, RuntimeError, TypeError, MemoryError) as err:
         raise FormatError(
             f"{path}: {backend} does not take this .tflite file: {_first_line(err)}; convert the model again, or update the interpreter."
         ) from err

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from tflite_cases import BITS, F32, I8, RELU, U8, Net, as_lite, close, example, expected, graphs, int8, is_exact, pads, same
 
 from edge.converters import tflite_file
-from edge.converters.tflite import MARK, explain_size, is_edge_tflite, write_tflite
+from edge.converters.tflite import explain_size, is_edge_tflite, write_tflite
 from edge.errors import MissingPackage, ModelError
 from edge.graph import Graph, constant_type
 from edge.kernels.bitpack import signs
 from edge.ops import NO_ACTIVATION, OPS
 from edge.tensors import TensorType
+from edge.tflite_check import MARK
 
 GRAPHS = dict(graphs())
 pytest.importorskip("flatbuffers", reason="flatbuffers is not installed, no .tflite can be written")

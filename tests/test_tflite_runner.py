@@ -43,7 +43,7 @@ def test_a_batch_and_one_example(tmp_path: Path) -> None:
     model = loaded(tmp_path, graph)
     assert (model.inputs[0].name, model.inputs[0].shape, model.inputs[0].dtype) == ("input0", (12, 12, 1), "float32")
     assert (model.outputs[0].name, model.outputs[0].shape, model.outputs[0].dtype) == ("out0", (10,), "float32")
-    assert model.backend.startswith("ai-edge-litert ")
+    assert model.backend.startswith("ai-edge-litert ") and model.notes == ""
     rng = np.random.default_rng(3)
     batch = np.stack([example(graph.types["input0"], rng) for _ in range(3)])
     wanted = np.stack([reference(graph, picture)[0] for picture in batch])
@@ -74,6 +74,12 @@ def test_int8_in_and_out_are_real_values(tmp_path: Path) -> None:
     far = model.run(np.full(stored.shape, 1e9, np.float32))
     assert far.max() == pytest.approx(0.03 * (127 + 5))
     assert np.isfinite(model.run(np.full(stored.shape, np.nan, np.float32))).all()
+
+
+def test_notes_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_tflite(GRAPHS["float_conv"], description='{"labels": ["Käse", "b"]}'))
+    assert load_tflite(path).notes == '{"labels": ["Käse", "b"]}'
 
 
 def test_several_outputs_are_a_list(tmp_path: Path) -> None:
@@ -133,6 +139,7 @@ def test_files_of_other_converters() -> None:
     assert (model.inputs[0].shape, model.inputs[0].dtype) == ((32, 32, 3), "int8")
     found = model.run(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32))
     assert found.shape == (2, 10) and np.allclose(found.sum(1), 1, atol=0.05)
+    assert model.notes is None
     assert load_tflite(SHARED / "kws_ref_model_float32.tflite").outputs[0].shape == (12,)
 
 
@@ -171,6 +178,24 @@ def test_every_word_may_be_anything(word: int) -> None:
         except FormatError:
             refused += 1
     assert refused > 100
+
+
+@pytest.mark.parametrize(
+    ("scales", "zeros", "message"),
+    [([np.inf], [0], "a scale"), ([np.nan], [0], "a scale"), ([-1.0], [0], "a scale"), ([1.0], [200], "zero point"), ([], [0], "0 scales"),
+     ([1.0, 1.0], [0, 0], "along axis"), ([1.0], [0, 0], "2 zero points")],
+)  # fmt: skip
+def test_quantization_that_ends_interpreters_is_refused(scales: list[float], zeros: list[int], message: str) -> None:
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    import flatbuffers
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(small(), 0))
+    tensor = next(t for t in model.subgraphs[0].tensors if t.quantization is not None)
+    tensor.quantization.scale, tensor.quantization.zeroPoint = np.array(scales, np.float32), np.array(zeros, np.int64)
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    with pytest.raises(FormatError, match=message):
+        check_tflite(bytes(builder.Output()))
 
 
 def test_tables_that_point_at_one_another_do_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
