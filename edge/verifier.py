@@ -268,11 +268,14 @@ def _check_layers(program: Program) -> None:
 
 def _check_metadata(program: Program) -> None:
     metadata = program.metadata
-    names = metadata.get("inputs", [])
-    _need(_is_list(names, str) and len(names) in (0, len(program.inputs)), "inputs must be a list with a name for each input")
+    for key, counted in (("inputs", program.inputs), ("tensors", program.tensors)):
+        names = metadata.get(key, [])
+        _need(_is_list(names, str) and len(names) in (0, len(counted)), f"{key} must be a list with a name for each")
     outputs = metadata.get("outputs", [])
     named = _is_list(outputs, dict) and all(isinstance(output.get("name"), str) for output in outputs)
     _need(named and len(outputs) in (0, len(program.outputs)), "outputs must be a list of objects with a name for each output")
+    _need(isinstance(metadata.get("name", ""), str), "name must be a text")
+    _need(_is_list(metadata.get("labels") or [], str), "labels must be a list of names")
     for text in _strings([metadata, program.layers]):
         _need(_CONTROL.search(text) is None, f"{text!r} holds control characters")
 

@@ -325,6 +325,11 @@ def test_constants_may_share_bytes() -> None:
     [
         ({"inputs": "x"}, "inputs must be a list"),
         ({"inputs": ["a", "b"]}, "inputs must be a list with a name for each"),
+        ({"tensors": ["a"]}, "tensors must be a list with a name for each"),
+        ({"name": 3}, "name must be a text"),
+        ({"labels": "cat"}, "labels must be a list of names"),
+        ({"labels": [1]}, "labels must be a list of names"),
+        ({"labels": None}, None),
         ({"outputs": ["a"]}, "outputs must be a list of objects"),
         ({"outputs": [{"name": 3}]}, "outputs must be a list of objects"),
         ({"outputs": []}, None),
