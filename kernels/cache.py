@@ -1,7 +1,7 @@
 """Machine code at hand: objects are compiled once, kept in the user's cache folder under the hash of all that made them, and loaded.
 
-The folder is $EDGE_CACHE, else $XDG_CACHE_HOME/edge, else ~/.cache/edge. An object's name is the sha256 of the sources of `edge.kernels`, the
-versions of Numba and LLVM, the machine and the kernel, so an entry is never stale; it is written to a temporary name and renamed, and
+The folder is $EDGE_CACHE, else $XDG_CACHE_HOME/edge, else ~/.cache/edge. An object's name is the sha256 of the sources of `edge.kernels`,
+the versions of Numba and LLVM, the machine and the kernel, so an entry is never stale; it is written to a temporary name and renamed, and
 begins with the hash of its content, so a torn one is made anew. Code is loaded from files of this user (or root) alone. Where the folder
 can't be used, objects are kept in memory, with one line saying so.
 """

@@ -4,9 +4,10 @@ A dense layer is a convolution whose window is the whole image. The kernel never
 zeros (of float32, int8 and uint8) or +1 (packed). What the halo adds is taken off by tables derived here from the filters:
 
 - packed input, acc = N - 2p with p the differing bits of N products. With zero padding the outside taps have added the sum of their
-  weights; it depends only on which taps are outside, so output rows and columns fall into few border classes. With a float output the table
-  holds N - correction per class and channel; with a packed output the largest p that still gives +1, floor((N - correction - T) / 2).
-- int8 input: x - zero_point = (x + 128) - (128 + zero_point), so the table holds -(128 + zero_point) * sum of w, and the threshold less that.
+  weights; it depends only on which taps are outside, so output rows and columns fall into few border classes. With a float output the
+  table holds N - correction per class and channel; with a packed output the largest p that still gives +1, floor((N - correction - T) / 2).
+- int8 input: x - zero_point = (x + 128) - (128 + zero_point), so the table holds -(128 + zero_point) * sum of w, and the threshold
+  less that.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.kernels.arguments import OVERREAD, epilogue, is_leaky
 from edge.kernels.isa import Machine
-from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place, float_bits
+from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place
 from edge.kernels.shapes import ConvVariant, sub_lanes, tile_pixels
-from edge.layout import BLOCK, FilterLayout, filter_layout, lanes
-from edge.ops import Activation
+from edge.layout import FilterLayout, filter_layout, lanes
 from edge.tensors import Encoding
 
 _KINDS = {
@@ -31,7 +32,6 @@ _KINDS = {
     (Encoding.FLOAT32, Encoding.BITS): "f32bits",
 }
 _NEVER = np.iinfo(np.int32).max  # differing bits that no pixel has
-_OVERREAD = BLOCK  # table entries a vector load may read past the last channel
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _table(low: Lowering, window: Window) -> tuple[int, int, int, int]:
     table, borders = _packed_table(low, window) if kind == "bits" else _integer_table(low)
     row_classes, column_classes, channels = table.shape
     fill = _NEVER if kind == "bits" else np.iinfo(np.int32).min  # spare lanes give bit 0
-    padded = np.full((row_classes, column_classes, channels + _OVERREAD), fill, np.int32)
+    padded = np.full((row_classes, column_classes, channels + OVERREAD), fill, np.int32)
     padded[..., :channels] = np.clip(table, np.iinfo(np.int32).min, _NEVER)
     class_bytes = 4 * padded.shape[2]
     rows = borders.rows.astype(np.int64) * column_classes * class_bytes
@@ -146,23 +146,6 @@ def _segment_arguments(low: Lowering, window: Window, layout: FilterLayout, kind
     return [pixel_step, rows, row_step, columns, column_step, layout.positions, mask], bool(used)
 
 
-def _vector(low: Lowering, role: str, default: float, channels: int) -> int:
-    """The offset of a row of floats, derived where the file has none."""
-    if low.has(role):
-        return low.constant(role)
-    return low.derived.add(np.full(channels + _OVERREAD, default, np.float32))
-
-
-def _activation(low: Lowering) -> tuple[float, float, float, bool]:
-    """(lower bound, upper bound, slope below zero, whether the slope is used)."""
-    kind = Activation(low.i("activation"))
-    if kind is Activation.RELU:
-        return 0.0, low.f("limit"), 0.0, False
-    if kind is Activation.LEAKY_RELU:
-        return -np.inf, np.inf, low.f("alpha"), True
-    return -np.inf, np.inf, 0.0, False
-
-
 def _group_bytes(image: Place, groups: int) -> int:
     """Bytes between the first channels of neighbouring groups in a pixel."""
     depth = image.channels // groups
@@ -181,14 +164,14 @@ def _accepts(low: Lowering) -> bool:
     return not (packed_in or packed_out)
 
 
-def _variant(low: Lowering, machine: Machine, kind: str, masked: bool, leaky: bool) -> ConvVariant:
+def _variant(low: Lowering, machine: Machine, kind: str, masked: bool) -> ConvVariant:
     out = low.output
     channels = low.call.constants["filter"].shape[0] // _window(low).groups
     widths = lanes(channels)
     block = widths[0]
     tail = widths[-1] if widths[-1] != block else 0
     pixels = tile_pixels(kind, machine, block, out.width)
-    return ConvVariant(kind, out.type.encoding.name.lower(), pixels, block, tail, masked, low.has("scale"), leaky)
+    return ConvVariant(kind, out.type.encoding.name.lower(), pixels, block, tail, masked, low.has("scale"), is_leaky(low))
 
 
 def _lower(low: Lowering) -> Lowered:
@@ -196,9 +179,7 @@ def _lower(low: Lowering) -> Lowered:
     image, out = low.input(), low.output
     layout = filter_layout(low.op, low.call)
     segment, masked = _segment_arguments(low, window, layout, kind)
-    lower, upper, slope, leaky = _activation(low)
-    variant = _variant(low, low.machine, kind, masked, leaky)
-    channels = out.channels
+    variant = _variant(low, low.machine, kind, masked)
     first = image.offset - window.pad[0] * image.row_bytes - window.pad[1] * image.pixel_bytes
     args = (
         *segment,
@@ -207,18 +188,15 @@ def _lower(low: Lowering) -> Lowered:
         len(lanes(layout.channels_out)), window.groups, _group_bytes(image, window.groups), layout.group_bytes,
         out.height, out.width, out.offset, out.pixel_bytes, out.row_bytes, layout.channels_out,
         *_table(low, window),
-        _vector(low, "scale", 1.0, channels) if variant.scaled else 0,
-        _vector(low, "bias", 0.0, channels) if variant.output != "bits" else 0,
-        float_bits(lower), float_bits(upper), float_bits(slope),
-        float_bits(float(np.float32(1) / np.float32(out.type.scale))), out.type.zero_point,
+        *epilogue(low, scaled=variant.scaled, biased=variant.output != "bits"),
     )  # fmt: skip
     macs = low.instruction.definition.macs(low.call, out.type.shape)
     return Lowered(Code(variant.name, _builder(variant)), args, _scratch_bytes(variant, low.machine), macs)
 
 
 def _scratch_bytes(variant: ConvVariant, machine: Machine) -> int:
-    """Accumulators of a tile, and one vector for a partial store."""
-    return 4 * variant.pixels * sub_lanes(variant.kind, machine, variant.lanes) + 4 * BLOCK
+    """The accumulators of a tile."""
+    return 4 * variant.pixels * sub_lanes(variant.kind, machine, variant.lanes)
 
 
 def _builder(variant: ConvVariant):  # type: ignore[no-untyped-def]

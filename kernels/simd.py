@@ -53,6 +53,11 @@ class Vec(types.Type):
     def llvm(self) -> ir.VectorType:
         return ir.VectorType(ELEMENTS[self.element], self.lanes)
 
+    @property
+    def mangled(self) -> str:
+        """The type in the names of LLVM's intrinsics."""
+        return f"v{self.lanes}{self.element.replace('u', 'i')}"
+
 
 @register_default(Vec)
 class VecModel(models.PrimitiveModel):
@@ -111,7 +116,11 @@ def vector(element: str, lanes: int) -> Any:
 
     load(p, bytes), store(p, bytes, v), splat(x); low(a, b) and high(a, b) for minimum and maximum, which give b where a is not a
     number; atmost(a, b) and atleast(a, b), the same but a not-a-number stays; less(a, b) as a lane mask in an integer, lane 0 in bit 0;
-    where_less(a, b, x, y) takes x where a < b; to_f32, to_i32, to_i8 (truncating). Operators + - * ^ & | work on equal types.
+    where_less(a, b, x, y) takes x where a < b; to_f32, to_i32, to_i8 (truncating). Operators + - * / ^ & | work on equal types.
+
+    Of a vector's first lanes: store_first(p, bytes, v, count) stores them alone; first(count, a, b) takes b in the others.
+    choose(mask, x, y) takes x in the lanes whose bit is 1; bounded(a, low, otherwise) is a where a >= low. total(v) and largest(v) combine
+    lanes by halves, so their result depends on no machine. f32 and i32 have of_bits(i32 or f32), and i32 shift_left and shift_right(v, n).
     """
     kind = Vec(element, lanes)
     octets, scalar = types.CPointer(types.uint8), SCALARS[element]
@@ -127,7 +136,38 @@ def vector(element: str, lanes: int) -> Any:
     op.less = _intrinsic(lambda c, b, v: _mask(b, _less(b, kind, v[0], v[1]), lanes), types.int64, kind, kind)
     for target in ("f32", "i32", "i8"):
         setattr(op, f"to_{target}", _conversion(kind, Vec(target, lanes)))
+    vars(op).update(_lane_operations(kind, octets))
+    if element in ("f32", "i32"):
+        vars(op).update(_bit_operations(kind))
     return op
+
+
+def _lane_operations(kind: Vec, octets: types.Type) -> dict[str, Any]:
+    """Operations that tell lanes apart."""
+    lanes, index, scalar = kind.lanes, types.int64, SCALARS[kind.element]
+    return {
+        "store_first": _intrinsic(lambda c, b, v: _store_first(b, kind, *v), types.void, octets, index, kind, index),
+        "first": _intrinsic(lambda c, b, v: b.select(_below(b, lanes, v[0]), v[1], v[2]), kind, index, kind, kind),
+        "choose": _intrinsic(lambda c, b, v: b.select(_mask_lanes(b, lanes, v[0]), v[1], v[2]), kind, index, kind, kind),
+        "bounded": _intrinsic(lambda c, b, v: b.select(_not_less(b, kind, v[0], v[1]), v[0], v[2]), kind, kind, kind, kind),
+        "total": _intrinsic(lambda c, b, v: _halves(b, v[0], lambda x, y: _sum(b, kind, x, y)), scalar, kind),
+        "largest": _intrinsic(lambda c, b, v: _halves(b, v[0], lambda x, y: b.select(_less(b, kind, x, y), y, x)), scalar, kind),
+    }
+
+
+def _bit_operations(kind: Vec) -> dict[str, Any]:
+    """float32 and int32 as each other's bits, and shifts of integers."""
+    if kind.element == "f32":
+        return {"of_bits": _intrinsic(lambda c, b, v: b.bitcast(v[0], kind.llvm), kind, Vec("i32", kind.lanes))}
+
+    def count(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+        return splat(builder, builder.trunc(bits, ELEMENTS["i32"]), kind.llvm)
+
+    return {
+        "of_bits": _intrinsic(lambda c, b, v: b.bitcast(v[0], kind.llvm), kind, Vec("f32", kind.lanes)),
+        "shift_left": _intrinsic(lambda c, b, v: b.shl(v[0], count(b, v[1])), kind, kind, types.int64),
+        "shift_right": _intrinsic(lambda c, b, v: b.ashr(v[0], count(b, v[1])), kind, kind, types.int64),
+    }
 
 
 def _less(builder: ir.IRBuilder, kind: Vec, a: ir.Value, b: ir.Value) -> ir.Value:
@@ -135,6 +175,48 @@ def _less(builder: ir.IRBuilder, kind: Vec, a: ir.Value, b: ir.Value) -> ir.Valu
         return builder.fcmp_ordered("<", a, b)
     compare = builder.icmp_unsigned if kind.element.startswith("u") else builder.icmp_signed
     return compare("<", a, b)
+
+
+def _not_less(builder: ir.IRBuilder, kind: Vec, a: ir.Value, b: ir.Value) -> ir.Value:
+    if kind.element == "f32":
+        return builder.fcmp_ordered(">=", a, b)
+    return builder.not_(_less(builder, kind, a, b))
+
+
+def _below(builder: ir.IRBuilder, lanes: int, count: ir.Value) -> ir.Value:
+    """Which lanes have a number below `count`."""
+    kind = ir.VectorType(LANE, lanes)
+    return builder.icmp_signed("<", ir.Constant(kind, list(range(lanes))), splat(builder, builder.trunc(count, LANE), kind))
+
+
+def _store_first(builder: ir.IRBuilder, kind: Vec, pointer: ir.Value, offset: ir.Value, value: ir.Value, count: ir.Value) -> None:
+    where = address(builder, pointer, offset, kind.llvm)
+    mask = _below(builder, kind.lanes, count)
+    function = ir.FunctionType(ir.VoidType(), [kind.llvm, where.type, LANE, mask.type])
+    name = f"llvm.masked.store.{kind.mangled}.p0"
+    builder.call(cgutils.get_or_insert_function(builder.module, function, name), [value, where, LANE(1), mask])
+
+
+def _mask_lanes(builder: ir.IRBuilder, lanes: int, word: ir.Value) -> ir.Value:
+    bits = word if lanes == INDEX.width else builder.trunc(word, ir.IntType(lanes))
+    return builder.bitcast(bits, ir.VectorType(ir.IntType(1), lanes))
+
+
+def _sum(builder: ir.IRBuilder, kind: Vec, a: ir.Value, b: ir.Value) -> ir.Value:
+    return builder.fadd(a, b) if kind.element == "f32" else builder.add(a, b)
+
+
+def _halves(builder: ir.IRBuilder, value: ir.Value, combine: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
+    """All lanes combined: the upper half with the lower, until one lane is left."""
+    lanes = value.type.count
+    while lanes > 1:
+        lanes //= 2
+        halves = [
+            builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(LANE, lanes), [first + i for i in range(lanes)]))
+            for first in (0, lanes)
+        ]
+        value = combine(*halves)
+    return builder.extract_element(value, LANE(0))
 
 
 def _mask(builder: ir.IRBuilder, lanes_true: ir.Value, lanes: int) -> ir.Value:
@@ -164,28 +246,29 @@ def _convert(builder: ir.IRBuilder, value: ir.Value, source: Vec, target: Vec) -
     return (builder.zext if source.element == "u8" else builder.sext)(value, target.llvm)
 
 
-_INTEGER_OPERATORS = {
-    operator.add: "add",
-    operator.sub: "sub",
-    operator.mul: "mul",
-    operator.xor: "xor",
-    operator.and_: "and_",
-    operator.or_: "or_",
+# LLVM's names of each operator, for integers and for floats; empty where there is none.
+_OPERATORS: dict[Any, tuple[str, str]] = {
+    operator.add: ("add", "fadd"),
+    operator.sub: ("sub", "fsub"),
+    operator.mul: ("mul", "fmul"),
+    operator.truediv: ("", "fdiv"),
+    operator.xor: ("xor", ""),
+    operator.and_: ("and_", ""),
+    operator.or_: ("or_", ""),
 }
-_FLOAT_OPERATORS = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul"}
 
 
 def _operators() -> None:
     """Teach Numba the operators of vectors of equal type. Products and sums are rounded one by one: nothing is contracted."""
-    for function, name in _INTEGER_OPERATORS.items():
-        _register_operator(function, name, _FLOAT_OPERATORS.get(function, ""))
+    for function, (integer, floating) in _OPERATORS.items():
+        _register_operator(function, integer, floating)
 
 
 def _register_operator(function: Any, integer: str, floating: str) -> None:
     @type_callable(function)
     def typer(context: Any) -> Any:
         def typed(a: types.Type, b: types.Type) -> types.Type | None:
-            usable = isinstance(a, Vec) and a == b and (floating or a.element != "f32")
+            usable = isinstance(a, Vec) and a == b and (floating if a.element == "f32" else integer)
             return a if usable else None
 
         return typed

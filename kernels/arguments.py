@@ -1,0 +1,45 @@
+"""Arguments that several families of kernels share. Pure arithmetic, no Numba."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge.kernels.registry import Lowering, float_bits
+from edge.ops import Activation
+from edge.tensors import TensorType
+
+OVERREAD = 32  # entries of a derived table that a vector load may read past the last channel
+
+
+def epilogue(low: Lowering, *, scaled: bool, biased: bool) -> tuple[int, ...]:
+    """The seven arguments of an epilogue (`edge.kernels.epilogue`); offsets that it does not read are 0."""
+    channels = low.output.channels
+    scale = vector(low, "scale", 1.0, channels) if scaled else 0
+    bias = vector(low, "bias", 0.0, channels) if biased else 0
+    return scale, bias, *bounds(low), *quantization(low.output.type)
+
+
+def bounds(low: Lowering) -> tuple[int, int, int]:
+    """Lower bound, upper bound and slope below zero of a fused activation."""
+    lower, upper, slope = {
+        Activation.RELU: (0.0, low.f("limit"), 0.0),
+        Activation.LEAKY_RELU: (-np.inf, np.inf, low.f("alpha")),
+    }.get(Activation(low.i("activation")), (-np.inf, np.inf, 0.0))
+    return float_bits(lower), float_bits(upper), float_bits(slope)
+
+
+def is_leaky(low: Lowering) -> bool:
+    """Whether the slope below zero is used."""
+    return low.i("activation") == Activation.LEAKY_RELU
+
+
+def quantization(kind: TensorType) -> tuple[int, int]:
+    """1 / scale and zero point of what is stored."""
+    return float_bits(float(np.float32(1) / np.float32(kind.scale))), kind.zero_point
+
+
+def vector(low: Lowering, role: str, default: float, channels: int) -> int:
+    """The offset of a row of floats, derived where the file has none."""
+    if low.has(role):
+        return low.constant(role)
+    return low.derived.add(np.full(channels + OVERREAD, default, np.float32))

@@ -1,0 +1,181 @@
+"""The end of a convolution, from accumulators to stored values, and the parts of it that other operations share.
+
+The arguments of an epilogue lie in a row of seven (`edge.kernels.arguments.epilogue`), whose first number the kernel gives: the offsets of
+scale and bias, the bounds and the slope of the activation, 1 / scale and zero point of the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from edge.kernels.build import inlined
+from edge.kernels.simd import float_of_bits, memory, vector
+
+SCALE, BIAS, LOWER, UPPER, SLOPE, INVERSE, ZERO_POINT = range(7)
+
+_ROUND = 12582912.0  # 1.5 * 2**23: adding it to a float32 of less than 2**22 rounds to a whole number, half to even
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What the code of an epilogue is specialised for.
+
+    `accumulator` is `floats`, `sums` (of integers, to which a table adds) or `differences` (bits that differ, which a table turns into
+    sums); `first` is the number of the first of the seven arguments.
+    """
+
+    accumulator: str
+    output: str
+    first: int
+    scaled: bool = False
+    leaky: bool = False
+
+
+def epilogue(shape: Epilogue, lanes: int) -> Any:
+    """The code that ends one pixel:
+
+    store(args, arena, constants, scratch, acc, out, channel, left, table) takes `lanes` accumulators at scratch + acc, of the channels
+    from `channel` on, the first `left` of which exist, to the pixel at arena + out; `table` is the offset of the pixel's table.
+    """
+    return _EPILOGUES[shape.output](shape, lanes)
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------------------
+
+
+def activation(first: int, leaky: bool, lanes: int) -> Any:
+    """activate(args, y): none, ReLU or, if `leaky`, leaky ReLU, whose bounds and slope are the arguments from `first` on."""
+    v, as_float = vector("f32", lanes), float_of_bits()
+    lower, upper, slope = first, first + 1, first + 2
+
+    @inlined
+    def activate(args: Any, y: Any) -> Any:
+        if leaky:
+            y = v.where_less(y, v.splat(0.0), y * v.splat(as_float(args[slope])), y)
+        low = v.splat(as_float(args[lower]))
+        # What is not a number stays so without a bound and becomes 0 with ReLU: -inf less itself is not a number, 0 less itself is 0.
+        return v.atmost(v.bounded(y, low, low - low), v.splat(as_float(args[upper])))
+
+    return activate
+
+
+def quantizer(first: int, lanes: int) -> Any:
+    """quantize(args, y): float32 as int8, with 1 / scale and zero point in the arguments from `first` on."""
+    v, i, as_float = vector("f32", lanes), vector("i32", lanes), float_of_bits()
+    inverse, zero_point = first, first + 1
+
+    @inlined
+    def quantize(args: Any, y: Any) -> Any:
+        zero = args[zero_point]
+        y = y * v.splat(as_float(args[inverse]))
+        # Clamped first, so that the rounding constant holds; high and low take the bound where y is not a number.
+        y = v.low(v.high(y, v.splat(-128 - zero)), v.splat(127 - zero))
+        y = (y + v.splat(_ROUND)) - v.splat(_ROUND)
+        return i.to_i8(v.to_i32(y) + i.splat(zero))
+
+    return quantize
+
+
+def whole_chunk(lanes: int) -> int:
+    """The lanes that are ended at once out of `lanes`."""
+    return 16 if lanes % 16 == 0 else 8
+
+
+# -- outputs -------------------------------------------------------------------------------------------------------------------
+
+
+def _bits(shape: Epilogue, lanes: int) -> Any:
+    """Compare with the table; a bit is 1 (the value -1) where more products differ, or less is summed, than the table says."""
+    chunk = lanes if lanes in (8, 16, 32) else 8
+    chunks = lanes // chunk
+    v, word = vector("i32", chunk), memory(f"i{chunk}")
+    counts_differences = shape.accumulator == "differences"
+
+    @inlined
+    def store(
+        args: Any, arena: Any, constants: Any, scratch: Any, acc: Any, out: Any, channel: Any, left: Any, table: Any
+    ) -> None:
+        for j in range(chunks):
+            a = v.load(scratch, acc + 4 * chunk * j)
+            limit = v.load(constants, table + 4 * (channel + chunk * j))
+            if counts_differences:
+                minus = v.less(limit, a)
+            else:
+                minus = v.less(a, limit)
+            word.put(arena, out + (channel + chunk * j) // 8, minus)
+
+    return store
+
+
+def _real_value(shape: Epilogue, chunk: int) -> Any:
+    """The float value of a chunk of accumulators: scale, bias, activation; shared by float32 and int8 outputs."""
+    v, i = vector("f32", chunk), vector("i32", chunk)
+    scale, bias = shape.first + SCALE, shape.first + BIAS
+    floating, differences, scaled = shape.accumulator == "floats", shape.accumulator == "differences", shape.scaled
+    activate = activation(shape.first + LOWER, shape.leaky, chunk)
+
+    @inlined
+    def value(args: Any, constants: Any, scratch: Any, acc: Any, channel: Any, table: Any) -> Any:
+        if floating:
+            y = v.load(scratch, acc)
+        else:
+            a = i.load(scratch, acc)
+            base = i.load(constants, table + 4 * channel)
+            if differences:
+                y = i.to_f32(base - a - a)
+            else:
+                y = i.to_f32(base + a)
+        if scaled:
+            y = y * v.load(constants, args[scale] + 4 * channel)
+        y = y + v.load(constants, args[bias] + 4 * channel)
+        return activate(args, y)
+
+    return value
+
+
+def _float32(shape: Epilogue, lanes: int) -> Any:
+    chunk = whole_chunk(lanes)
+    chunks = lanes // chunk
+    v = vector("f32", chunk)
+    value = _real_value(shape, chunk)
+
+    @inlined
+    def store(
+        args: Any, arena: Any, constants: Any, scratch: Any, acc: Any, out: Any, channel: Any, left: Any, table: Any
+    ) -> None:
+        for j in range(chunks):
+            y = value(args, constants, scratch, acc + 4 * chunk * j, channel + chunk * j, table)
+            to = out + 4 * (channel + chunk * j)
+            if left - chunk * j >= chunk:
+                v.store(arena, to, y)
+            else:
+                v.store_first(arena, to, y, left - chunk * j)
+
+    return store
+
+
+def _int8(shape: Epilogue, lanes: int) -> Any:
+    chunk = whole_chunk(lanes)
+    chunks = lanes // chunk
+    q = vector("i8", chunk)
+    value = _real_value(shape, chunk)
+    quantize = quantizer(shape.first + INVERSE, chunk)
+
+    @inlined
+    def store(
+        args: Any, arena: Any, constants: Any, scratch: Any, acc: Any, out: Any, channel: Any, left: Any, table: Any
+    ) -> None:
+        for j in range(chunks):
+            whole = quantize(args, value(args, constants, scratch, acc + 4 * chunk * j, channel + chunk * j, table))
+            to = out + channel + chunk * j
+            if left - chunk * j >= chunk:
+                q.store(arena, to, whole)
+            else:
+                q.store_first(arena, to, whole, left - chunk * j)
+
+    return store
+
+
+_EPILOGUES: dict[str, Callable[[Epilogue, int], Any]] = {"bits": _bits, "float32": _float32, "int8": _int8}
