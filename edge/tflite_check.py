@@ -69,13 +69,18 @@ def check_tflite(data: bytes) -> None:
 
 def description_of(data: bytes) -> str:
     """The description in a `.tflite` file; raises `FormatError` if it is none."""
-    return _open(data).root().string(3)
+    return root_of(data).string(3)
 
 
 def notes_of(data: bytes) -> str | None:
     """What edge wrote into the description after its mark, None for a file of another converter; raises `FormatError` for what is none."""
     description = description_of(data)
     return description.removeprefix(MARK).removeprefix(": ") if description.startswith(MARK) else None
+
+
+def root_of(data: bytes) -> Table:
+    """The table at the root of a `.tflite` file, of kind Model; raises `FormatError` if it is none. `check_tflite` proves the rest whole."""
+    return _open(data).root()
 
 
 def _open(data: bytes) -> _File:
@@ -89,7 +94,7 @@ def _open(data: bytes) -> _File:
 # -- references between tables -------------------------------------------------------------------------------------------------
 
 
-def _check_graph(graph: _Table, codes: int, buffers: list[_Table]) -> None:
+def _check_graph(graph: Table, codes: int, buffers: list[Table]) -> None:
     tensors = graph.tables(0)
     for tensor in tensors:
         _check_tensor(tensor, buffers)
@@ -100,13 +105,13 @@ def _check_graph(graph: _Table, codes: int, buffers: list[_Table]) -> None:
         _check_numbers(operator, (1, 2, 8), -1, len(tensors))
 
 
-def _check_numbers(table: _Table, fields: tuple[int, ...], least: int, bound: int) -> None:
+def _check_numbers(table: Table, fields: tuple[int, ...], least: int, bound: int) -> None:
     for number in (number for which in fields for number in table.numbers(which)):
         if not least <= number < bound:
             raise FormatError(f"{table} refers to tensor {number} of {bound}; the file is damaged.")
 
 
-def _check_tensor(tensor: _Table, buffers: list[_Table]) -> None:
+def _check_tensor(tensor: Table, buffers: list[Table]) -> None:
     shape, number = tensor.numbers(0), tensor.scalar(2, "I")
     if number >= len(buffers) or min(shape, default=0) < 0:
         raise FormatError(f"{tensor} of shape {shape} uses buffer {number} of {len(buffers)}; the file is damaged.")
@@ -119,7 +124,7 @@ def _check_tensor(tensor: _Table, buffers: list[_Table]) -> None:
     _check_quantization(tensor, shape)
 
 
-def _check_quantization(tensor: _Table, shape: tuple[int, ...]) -> None:
+def _check_quantization(tensor: Table, shape: tuple[int, ...]) -> None:
     quantization = tensor.table(4)
     if quantization is None:
         return
@@ -135,7 +140,7 @@ def _check_quantization(tensor: _Table, shape: tuple[int, ...]) -> None:
         raise FormatError(f"{tensor} has a zero point outside {low} to {high}; the file is damaged.")
 
 
-def _check_signature(signature: _Table, graphs: list[_Table]) -> None:
+def _check_signature(signature: Table, graphs: list[Table]) -> None:
     number = signature.scalar(4, "I")
     if number >= len(graphs):
         raise FormatError(f"{signature} is of subgraph {number} of {len(graphs)}; the file is damaged.")
@@ -162,10 +167,10 @@ class _File:
             raise FormatError(f"The .tflite file ends at byte {len(self.data)}, byte {position} is asked for: it is damaged or cut off.")
         return int(struct.unpack_from("<" + code, self.data, position)[0])
 
-    def root(self) -> _Table:
+    def root(self) -> Table:
         return self.table("Model", self.number(0, "I"))
 
-    def table(self, name: str, position: int) -> _Table:
+    def table(self, name: str, position: int) -> Table:
         if self.tables_left == 0:
             raise FormatError(f"The .tflite file has more than {MAX_TABLES} tables; it is damaged.")
         self.tables_left -= 1
@@ -176,11 +181,11 @@ class _File:
         if fields < 0 or nbytes < 4 or position + nbytes > len(self.data):
             raise FormatError(f"The {name} at byte {position} of the .tflite file does not fit it: it is damaged or cut off.")
         offsets = struct.unpack_from(f"<{fields}H", self.data, vtable + 4)
-        return _Table(self, name, position, nbytes, offsets)
+        return Table(self, name, position, nbytes, offsets)
 
 
 @dataclass
-class _Table:
+class Table:
     """A table: its fields' offsets from `position`, 0 for those left out."""
 
     file: _File
@@ -188,7 +193,7 @@ class _Table:
     position: int
     nbytes: int
     offsets: tuple[int, ...]
-    _tables: dict[int, list[_Table]] = field(default_factory=dict)
+    _tables: dict[int, list[Table]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"The {self.name} at byte {self.position} of the .tflite file"
@@ -236,18 +241,18 @@ class _Table:
         start, length = self.vector(which, 1)
         return self.file.data[start : start + length].decode("utf-8", "replace")
 
-    def table(self, which: int) -> _Table | None:
+    def table(self, which: int) -> Table | None:
         kind = _TABLES[self.name][which]
         start = self.pointed(which)
         return None if start is None or not isinstance(kind, tuple) else self.file.table(str(kind[1]), start)
 
-    def tables(self, which: int) -> list[_Table]:
+    def tables(self, which: int) -> list[Table]:
         """The tables of a vector of tables."""
         if which not in self._tables:
             self._tables[which] = list(self._read_tables(which))
         return self._tables[which]
 
-    def _read_tables(self, which: int) -> Iterator[_Table]:
+    def _read_tables(self, which: int) -> Iterator[Table]:
         kind = _TABLES[self.name][which]
         start, length = self.vector(which, 4)
         for place in range(start, start + 4 * length, 4):
