@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge.answers import kind_of
-from edge.converters.bits import Request, choose_bits, is_binarized
+from edge.converters.bits import Request, choose_bits
 from edge.converters.calibration import measure
 from edge.converters.keras_file import read_keras
 from edge.converters.keras_model import KerasModel
@@ -21,6 +21,7 @@ from edge.converters.layers import INPUT_DTYPES, read_graph, rescales_itself
 from edge.converters.outputs import FORMATS, check_replaceable, targets, write_all
 from edge.converters.passes import run_passes
 from edge.converters.report import Agreement, FileRow, Report, advice, layer_rows
+from edge.converters.rewriting import stored
 from edge.converters.samples import CALIBRATION_ARRAYS, DATA_ARRAYS, Samples, Source, load_samples
 from edge.errors import InputError, MissingPackage
 from edge.format import to_bytes
@@ -30,6 +31,7 @@ from edge.lower import to_program
 from edge.ops import Activation
 from edge.preprocess import Preprocess, default_for, preset
 from edge.program import Program
+from edge.tensors import Encoding
 
 Progress = Callable[[str, int, int], None]
 """Told of each step: its name, how much of it is done, and how much there is."""
@@ -262,8 +264,9 @@ def _agreement(rows: Iterable[tuple[int | None, int | None, float, int | None]])
 def _report(setup: _Setup, request: Request, graph: Graph, program: Program, agreement: Agreement | None, files: dict[Path, bytes],
             missing: str | None) -> Report:  # fmt: skip
     described = setup.preprocess.describe(setup.shape) if setup.preprocess else f"arrays of {setup.shape}"
-    floats = not is_binarized(setup.graph)
-    messages = [*advice(agreement, bits=request.bits, activation_bits=request.activation_bits, floats_remain=floats), f"input: {described}"]
+    packed = any(kind.encoding is Encoding.BITS for kind in graph.types.values())
+    rows = tuple(FileRow(str(path), path.suffix[1:], len(content)) for path, content in files.items())
+    messages = [*advice(agreement, bits=request.bits, packed_activations=packed), *_why_larger(graph, rows), f"input: {described}"]
     return Report(
         source=setup.model.source,
         bits=request.bits,
@@ -271,7 +274,17 @@ def _report(setup: _Setup, request: Request, graph: Graph, program: Program, agr
         input_dtype=setup.input_dtype,
         preprocess=described,
         layers=layer_rows(setup.model, graph, program),
-        files=tuple(FileRow(str(path), path.suffix[1:], len(content)) for path, content in files.items()),
+        files=rows,
         agreement=agreement,
         messages=tuple([*messages, *([missing] if missing else [])]),
     )
+
+
+def _why_larger(graph: Graph, files: tuple[FileRow, ...]) -> tuple[str, ...]:
+    """The sentence that says why the `.tflite` of packed layers is larger than the `.edge`."""
+    sizes = {file.format: file.bytes for file in files}
+    signs = sum(node.constants["filter"].size for node in graph.nodes if "filter" in node.constants and stored(node) is Encoding.BITS)
+    if len(sizes) < 2 or not signs or sizes["tflite"] <= sizes["edge"]:
+        return ()
+    times = f"{sizes['tflite'] / sizes['edge']:.1f}"
+    return (f"the .tflite is {times} times the .edge: TFLite stores a sign in a byte, {signs:,} of them; packed they take {signs // 8:,}",)

@@ -43,7 +43,8 @@ def operator(call: Call) -> str | None:
 @reads(*CLASSES)
 def operate(layer: Layer, build: Builder) -> str:
     name = operator(layer.call)
-    arguments = {key: value for key, value in layer.call.arguments.items() if key != "name"}
+    # A tensor given by keyword is among the inputs already.
+    arguments = {key: value for key, value in layer.call.arguments.items() if key != "name" and not isinstance(value, dict)}
     if name == "add" and len(layer.inputs) > 1 and not arguments:
         return add(layer, build)
     if name == "relu" and len(layer.inputs) == 1 and not arguments:

@@ -150,10 +150,10 @@ def test_classes_of_the_data_give_accuracies(tmp_path: Path) -> None:
 
 
 def test_low_agreement_is_a_warning_that_names_the_ways_on() -> None:
-    said = advice(Agreement(100, 89, 0.5), bits=1, activation_bits=32, floats_remain=True)
+    said = advice(Agreement(100, 89, 0.5), bits=1, packed_activations=False)
     assert said[0] == "top-1 agreement with the source on 100 pictures: 89.00 %"
     assert said[1].startswith("warning") and all(word in said[1] for word in ("--bits 8", "fine-tuning", "training the network binary"))
-    assert not any("warning" in line for line in advice(Agreement(100, 90, 0.5), bits=8, activation_bits=32, floats_remain=True))
+    assert not any("warning" in line for line in advice(Agreement(100, 90, 0.5), bits=8, packed_activations=False))
 
 
 def test_outputs_that_are_no_classes_are_compared_by_value() -> None:
