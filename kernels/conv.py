@@ -65,11 +65,21 @@ def _kind(low: Lowering) -> str:
 
 
 def _axis_classes(size: int, outputs: int, taps: int, stride: int, dilation: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
-    """(class of every output position, inside[class, tap]) along one axis: which taps lie inside the image."""
-    first = np.arange(outputs)[:, None] * stride - pad
-    at = first + np.arange(taps)[None, :] * dilation
-    inside, classes = np.unique((at >= 0) & (at < size), axis=0, return_inverse=True)
-    return classes.reshape(-1).astype(np.int32), inside
+    """(class of every output position, [class, (first, end)]) along one axis: the range of taps that lie inside the image.
+
+    Nothing here is larger than outputs + taps, so that no file can ask for more memory than its tensors and filters take.
+    """
+    first = np.arange(outputs, dtype=np.int64) * stride - pad
+    inside = np.stack([np.clip(-(first // dilation), 0, taps), np.clip(-((first - size) // dilation), 0, taps)], axis=1)
+    ranges, classes = np.unique(inside, axis=0, return_inverse=True)
+    return classes.reshape(-1).astype(np.int32), ranges
+
+
+def _sums_inside(weights: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Sums of weights (O, kh, kw) over rectangles of taps, (row ranges, column ranges, O), from sums over all that start at tap (0, 0)."""
+    sums = np.pad(weights, ((0, 0), (1, 0), (1, 0))).cumsum(axis=1).cumsum(axis=2).transpose(1, 2, 0)
+    by_row = sums[rows[:, 1]] - sums[np.minimum(rows[:, 0], rows[:, 1])]
+    return by_row[:, columns[:, 1]] - by_row[:, np.minimum(columns[:, 0], columns[:, 1])]
 
 
 @dataclass(frozen=True)
@@ -90,8 +100,7 @@ def _borders(low: Lowering, window: Window, signs: np.ndarray) -> Borders:
     rows, inside_h = _axis_classes(image.height, out.height, taps_h, window.stride[0], window.dilation[0], window.pad[0])
     columns, inside_w = _axis_classes(image.width, out.width, taps_w, window.stride[1], window.dilation[1], window.pad[1])
     per_tap = signs.sum(axis=3, dtype=np.int64)  # (O, kh, kw)
-    within = np.einsum("rh,chw,sw->rsc", inside_h.astype(np.int64), per_tap.transpose(0, 1, 2), inside_w.astype(np.int64))
-    return Borders(rows, columns, per_tap.sum(axis=(1, 2))[None, None, :] - within)
+    return Borders(rows, columns, per_tap.sum(axis=(1, 2)) - _sums_inside(per_tap, inside_h, inside_w))
 
 
 def _packed_table(low: Lowering, window: Window) -> tuple[np.ndarray, Borders]:
