@@ -210,7 +210,7 @@ class Lowering:
         return self.op("ADD", [above, curve], same, fusedActivationFunction=FUSED_NONE)
 
     def store(self, number: int, kind: TensorType) -> int:
-        """float32 values as what `kind` stores (float32 or int8)."""
+        """float32 values as what `kind` stores (float32 or int8). Plain kernels wrap, not saturate, beyond 2^31 quanta."""
         if kind.encoding is Encoding.FLOAT32:
             return number
         return self.op("QUANTIZE", [number], lite_type(kind, self.shape(number)))

@@ -203,7 +203,7 @@ CASES: dict[str, Callable[[Net], Net | Graph]] = {
     .conv(4, (3, 3), int8(), I8, **same(3, 3), scale=np.float32([-2e-4, 0, 3e-4, 1e-9])),
     "int8_steep": lambda n: n.input((5, 6, 4), I8, scale=0.03).conv(4, (3, 3), int8(1e-4), I8, scale=np.float32([1, 0.1, 3e-4, 0.02])),
     "int8_overflow": lambda n: n.input((4096,), I8, scale=0.03, zero=-100)
-    .dense(10, int8(1e-4), I8, scale=np.full(10, 6e-3, np.float32), filter=np.full((10, 1, 1, 4096), 100, np.int8)),
+    .dense(10, int8(1e-4), I8, scale=np.full(10, 6.6e-3, np.float32), filter=np.full((10, 1, 1, 4096), 54, np.int8)),
     "int8_depthwise": lambda n: n.input((7, 6, 16), I8, scale=0.03, zero=-5).depthwise(16, (3, 5), int8(), I8, **same(3, 5), **RELU),
     "int8_depthwise_float": lambda n: n.input((7, 6, 8), I8, scale=0.03, zero=-5).depthwise(16, (3, 3), F32, I8, **same(3, 3)),
     "int8_pools": lambda n: n.input((7, 6, 16), I8, scale=0.03, zero=-5).pool("max_pool2d", (3, 3), (2, 2), **pads(1, 1, 0, 1))
