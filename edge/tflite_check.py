@@ -79,7 +79,7 @@ def notes_of(data: bytes) -> str | None:
 
 
 def root_of(data: bytes) -> Table:
-    """The table at the root of a `.tflite` file, of kind Model; raises `FormatError` if it is none. `check_tflite` proves the rest whole."""
+    """The table at the root of a `.tflite` file, a Model; raises `FormatError` if it is none. `check_tflite` proves the rest whole."""
     return _open(data).root()
 
 
