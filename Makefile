@@ -1,12 +1,13 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything else is listed by `make help`.
 
 PYTHON ?= python3
+TFLITE_PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow test-tflite-runtime lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +32,17 @@ test: $(VENV)/.tests  ## all tests but the slow ones
 
 test-slow: $(VENV)/.tests  ## the slow tests
 	$(BIN)/python -m pytest -q -m slow
+
+# tflite-runtime has releases for CPython 3.11 and older, built against numpy 1.
+.venv-tflite/.installed: pyproject.toml
+	$(TFLITE_PYTHON) -m venv --clear .venv-tflite
+	.venv-tflite/bin/python -m pip --disable-pip-version-check -q install -e '.[tflite-runtime]' 'tflite-runtime==2.14.*' 'pytest>=8'
+	@touch $@
+
+test-tflite-runtime: $(VENV)/.tests .venv-tflite/.installed  ## our .tflite files in tflite-runtime 2.14 (CPython 3.11)
+	rm -rf .venv-tflite/cases
+	$(BIN)/python tests/tflite_cases.py .venv-tflite/cases
+	EDGE_TFLITE_CASES=.venv-tflite/cases .venv-tflite/bin/python -m pytest -q --noconftest -m tflite_runtime tests/test_tflite_runtime.py
 
 lint: $(VENV)/.tests  ## formatting, style and types
 	$(BIN)/ruff check .
