@@ -110,9 +110,9 @@ def _warm(file: str) -> dict[str, Any]:
     except EdgeError as err:
         say(str(err), style="red")
         return {"file": file, "error": str(err)}
-    count = len(set(engine.kernels))
-    say(f"{path}: {count_text(count, 'kernel')} ready for {engine.machine.isa.name}, {compiled or 'none'} compiled now")
-    return {"file": str(path), "kernels": count, "compiled": compiled, "instruction_set": engine.machine.isa.name}
+    name = engine.machine.isa.name
+    say(f"{path} is ready for {name}, {count_text(compiled, 'kernel') if compiled else 'nothing'} had to be compiled")
+    return {"file": str(path), "compiled": compiled, "instruction_set": name}
 
 
 @click.command(epilog=CACHE_EPILOG)

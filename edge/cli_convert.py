@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge.cli_options import Numbers, json_option, overrides, preprocessing_options
-from edge.console import Column, Progress, bytes_text, out, out_json, out_table, printable, say, styled, warn
+from edge.console import Column, Progress, bytes_text, out, out_json, out_notes, out_table, printable, styled, warn
 
 if TYPE_CHECKING:
     from edge.converters.report import LayerRow, Report
@@ -36,11 +35,11 @@ Layers that were trained binary are packed as trained, whatever --bits says.
 @click.command(epilog=EPILOG)
 @click.argument("model", type=click.Path(), metavar="MODEL")
 @click.option("--bits", type=click.Choice(("1", "8", "32")), default="1", show_default=True, help="Bits of the weights.")
-@click.option("--activation-bits", type=click.Choice(("1", "32")), default="32", show_default=True, help="Bits of what flows between layers.")
+@click.option("--activation-bits", type=click.Choice(("1", "32")), default="32", show_default=True, help="Bits between layers.")
 @click.option("-o", "--output", type=click.Path(), metavar="PATH", help="A folder, or a name; by default beside MODEL.")
 @click.option("--format", "formats", type=click.Choice(tuple(FORMATS)), default="both", show_default=True, help="Which files to write.")
-@click.option("--calibrate", type=click.Path(), metavar="FILE|FOLDER", help="Pictures that show what values to expect, for 8-bit activations.")
-@click.option("--data", type=click.Path(), metavar="FILE|FOLDER", help="Pictures to compare source and result on; with labels, the accuracy.")
+@click.option("--calibrate", type=click.Path(), metavar="FILE|FOLDER", help="Pictures to measure ranges on, for 8-bit activations.")
+@click.option("--data", type=click.Path(), metavar="FILE|FOLDER", help="Pictures to compare source and result on.")
 @click.option("--input-shape", type=Numbers(int), metavar="H,W,C", help="Sizes of an input that the model leaves open.")
 @click.option("--input-dtype", type=click.Choice(("auto", "float32", "uint8")), default="auto", show_default=True,
               help="What the program is given; auto: bytes where pixels stay 0..255.")  # fmt: skip
@@ -113,12 +112,15 @@ def _print(report: Report) -> None:
         Column("kind"),
         Column("bits", right=True),
         Column("bytes", right=True),
-        Column("computed as"),
+        Column("computed as", folds=True),
     ]
     before, after = (sum(sizes) for sizes in zip(*((row.bytes_before, row.bytes_after) for row in report.layers), strict=True))
-    total = ["total", "", "", _change(bytes_text(before), bytes_text(after)), f"weights {before / after:.1f}x smaller" if after else ""]
+    total = ["total", "", "", _change(bytes_text(before), bytes_text(after)), f"{before / after:.1f}x smaller" if after else ""]
     out_table(columns, [_cells(row) for row in report.layers], total=total)
-    _print_notes(report.layers)
+    notes = [(row.name, row.note) for row in report.layers if row.note and row.kernel]
+    if notes:
+        out()
+        out_notes(notes)
     out()
     width = max((len(file.path) for file in report.files), default=0)
     for file in report.files:
@@ -140,16 +142,3 @@ def _bits(bits: int | None) -> str:
 
 def _change(before: str, after: str) -> str:
     return before if before == after else f"{before} -> {after}"
-
-
-def _print_notes(rows: Sequence[LayerRow]) -> None:
-    """Why layers are above the asked bits and what to change; layers with the same note together."""
-    notes: dict[str, list[str]] = {}
-    for row in rows:
-        if row.note and row.kernel:
-            notes.setdefault(row.note, []).append(row.name)
-    if notes:
-        out()
-    for note, names in notes.items():
-        out(f"{styled(printable(', '.join(names)), 'bold')}: {printable(note)}")
-

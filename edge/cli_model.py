@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from edge.engine import Engine
     from edge.kernels.cache import Progress
     from edge.preprocess import Preprocess
+    from edge.tflite_runner import TfliteModel
 
 ENVIRONMENT_VARIABLE = "EDGE_MODEL"
 SUFFIXES = (".edge", ".tflite")  # one of the first kind in a folder is taken before any of the second
@@ -174,22 +176,58 @@ def _edge_model(path: Path, progress: Progress | None) -> Model:
 def _tflite_model(path: Path) -> Model:
     from edge.tflite_runner import load_tflite
 
-    runner = load_tflite(path)
-    return _model(path, runner, tflite_metadata(path.read_bytes()), runner.backend, None)
+    with _native_silence():
+        runner = load_tflite(path)
+    return _model(path, runner, _tflite_metadata(path, runner), runner.backend, None)
 
 
-def tflite_metadata(data: bytes) -> Mapping[str, Any]:
-    """What edge stored about the model in a `.tflite` file that it wrote; empty for files of others."""
-    from edge.tflite_check import description_of
-
-    _, mark, text = description_of(data).partition(": ")
-    if not mark or not text.startswith("{"):
-        return {}
+@contextmanager
+def _native_silence() -> Iterator[None]:
+    """Keep what interpreters write to file descriptor 2 while they are made, greetings and all; their errors are raised."""
     try:
-        found = json.loads(text)
+        kept = os.dup(2)
+    except OSError:  # there is no standard error that they could write to
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _tflite_metadata(path: Path, runner: TfliteModel) -> Mapping[str, Any]:
+    """What edge stored in a `.tflite` file that it wrote; for files of others, what their operators and scales tell."""
+    stored = stored_metadata(runner.notes)
+    return _tflite_facts(path, runner) if stored is None else stored
+
+
+def stored_metadata(notes: str | None) -> dict[str, Any] | None:
+    """What edge says about a model in the notes of a `.tflite` file; None where they are of another kind."""
+    try:
+        known = json.loads(notes or "")
     except (ValueError, RecursionError):
-        return {}  # anybody may write anything there: it is no error, it says nothing
-    return found if isinstance(found, dict) else {}
+        return None  # anybody may write anything there: it is no error, it says nothing
+    return known if isinstance(known, dict) else None
+
+
+def _tflite_facts(path: Path, runner: TfliteModel) -> Mapping[str, Any]:
+    from edge.preprocess import PRESETS, preset
+    from edge.tflite_listing import list_tflite
+
+    listing = list_tflite(path.read_bytes())
+    outputs = zip(runner.outputs, listing.activations, strict=True)
+    facts: dict[str, Any] = {"outputs": [{"name": info.name, "activation": activation} for info, activation in outputs]}
+    held = listing.inputs[0].real_range if listing.inputs else None
+    if held is not None:
+        # A quantized input holds little more than the values that it was calibrated with.
+        wanted = (preset(name) for name in PRESETS[:3])
+        near = [p for p in wanted if all(abs(a - b) <= 0.02 * (p.range[1] - p.range[0]) for a, b in zip(p.range, held, strict=True))]
+        facts |= {"preprocess": near[0].to_json()} if near else {}
+    return facts
 
 
 def _model(path: Path, runner: Runner, metadata: Mapping[str, Any], backend: str, engine: Engine | None) -> Model:

@@ -40,8 +40,7 @@ class Numbers(click.ParamType):
 
 
 _PREPROCESSING = (
-    click.option("--preset", type=click.Choice(PRESETS),
-                 help="What the model was trained on: unit 0..1, byte 0..255, mobilenet -1..1, caffe, torch."),  # fmt: skip
+    click.option("--preset", type=click.Choice(PRESETS), help="A known way: unit 0..1, byte 0..255, mobilenet -1..1, caffe, torch."),
     click.option("--range", type=Numbers(float, 2), metavar="LO,HI", help="What the pixel values 0 and 255 become."),
     click.option("--mean", type=Numbers(float, 1, 3), metavar="A,B,C", help="Subtracted after --range, per channel or one for all."),
     click.option("--std", type=Numbers(float, 1, 3), metavar="A,B,C", help="Divided by after --mean."),

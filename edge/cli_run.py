@@ -212,7 +212,8 @@ class _Run:
             out("")
             total = sum(layer["seconds"] for layer in layers)
             rows = [_timing_row(layer, total) for layer in layers]
-            columns = [Column("layer"), Column("operation"), Column("kernel"), Column("time", right=True), Column("share", right=True)]
+            columns = [Column("layer", folds=True), Column("operation"), Column("kernel", folds=True)]
+            columns += [Column("time", right=True), Column("share", right=True)]
             out_table(columns, rows, total=["", "", "", seconds_text(total), ""])
 
     def _document(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -56,7 +56,7 @@ def styled(text: str, style: str | None, stream: TextIO | None = None) -> str:
     """`text` in a colour, or "bold" or "dim", where `stream` (stdout unless given) is a terminal that shows it."""
     if style is None or os.environ.get("NO_COLOR") or not is_terminal(stream or sys.stdout):
         return text
-    return click.style(text, bold=style == "bold", dim=style == "dim", fg=None if style in ("bold", "dim") else style)
+    return click.style(text, **{style: True}) if style in ("bold", "dim") else click.style(text, fg=style)
 
 
 # -- numbers -------------------------------------------------------------------------------------------------------------------
@@ -96,11 +96,11 @@ def count_text(count: int, one: str, many: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. right: aligned to the right, as numbers are."""
+    """A column of a table. right: aligned to the right, as numbers are; folds: takes several lines where the terminal is narrow."""
 
     title: str
     right: bool = False
-    style: str | None = None
+    folds: bool = False
 
 
 def out_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, total: Sequence[str] | None = None) -> None:
@@ -119,6 +119,15 @@ def out_facts(facts: Sequence[tuple[str, str]], *, indent: str = "") -> None:
         out(f"{indent}{styled(f'{name:<{width}}', 'dim')}  {printable(value)}")
 
 
+def out_notes(notes: Iterable[tuple[str, str]]) -> None:
+    """Remarks on layers, (layer, remark), one line for each remark with all its layers."""
+    layers: dict[str, list[str]] = {}
+    for layer, note in notes:
+        layers.setdefault(note, []).append(layer)
+    for note, names in layers.items():
+        out(f"{styled(printable(', '.join(names)), 'bold')}: {printable(note)}")
+
+
 def _plain_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     lines = [[column.title for column in columns], *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
@@ -133,9 +142,9 @@ def _rich_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], total:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
     for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left", style=column.style, overflow="fold")
+        table.add_column(column.title, justify="right" if column.right else "left", overflow="fold", no_wrap=not column.folds)
     for row in rows:
         table.add_row(*map(Text, row), end_section=row is rows[-1] and total is not None)
     if total:

@@ -1,0 +1,126 @@
+"""What a `.tflite` file holds, read from its tables without an interpreter: operators, tensors, bytes of constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from edge.tflite_check import Table, check_tflite, root_of
+
+# Names of built-in operators by their number in TFLite's schema: those that pictures networks are made of.
+_OPERATORS = {
+    0: "ADD", 1: "AVERAGE_POOL_2D", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 5: "DEPTH_TO_SPACE", 6: "DEQUANTIZE",
+    9: "FULLY_CONNECTED", 11: "L2_NORMALIZATION", 13: "LOCAL_RESPONSE_NORMALIZATION", 14: "LOGISTIC", 16: "LSTM", 17: "MAX_POOL_2D",
+    18: "MUL", 19: "RELU", 20: "RELU_N1_TO_1", 21: "RELU6", 22: "RESHAPE", 23: "RESIZE_BILINEAR", 25: "SOFTMAX", 26: "SPACE_TO_DEPTH",
+    27: "SVDF", 28: "TANH", 32: "CUSTOM", 34: "PAD", 36: "GATHER", 37: "BATCH_TO_SPACE_ND", 38: "SPACE_TO_BATCH_ND", 39: "TRANSPOSE",
+    40: "MEAN", 41: "SUB", 42: "DIV", 43: "SQUEEZE", 45: "STRIDED_SLICE", 47: "EXP", 49: "SPLIT", 53: "CAST", 54: "PRELU", 55: "MAXIMUM",
+    56: "ARG_MAX", 57: "MINIMUM", 59: "NEG", 60: "PADV2", 65: "SLICE", 67: "TRANSPOSE_CONV", 70: "EXPAND_DIMS", 74: "SUM", 75: "SQRT",
+    76: "RSQRT", 77: "SHAPE", 78: "POW", 82: "REDUCE_MAX", 83: "PACK", 88: "UNPACK", 92: "SQUARE", 97: "RESIZE_NEAREST_NEIGHBOR",
+    98: "LEAKY_RELU", 99: "SQUARED_DIFFERENCE", 100: "MIRROR_PAD", 101: "ABS", 102: "SPLIT_V", 111: "ELU", 114: "QUANTIZE",
+    117: "HARD_SWISH", 126: "BATCH_MATMUL", 130: "BROADCAST_TO", 150: "GELU",
+}  # fmt: skip
+_OLD_LARGEST = 127  # larger numbers are in a field that older files lack
+_DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8", 10: "float64", 17: "int4"}
+_LIMITS = {"uint8": (0, 255), "int8": (-128, 127), "int16": (-32768, 32767)}
+_ACTIVATIONS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid", "TANH": "tanh"}
+_TRANSPARENT = ("DEQUANTIZE", "QUANTIZE", "RESHAPE")  # an output behind these is still what the operator before made of it
+
+
+@dataclass(frozen=True)
+class LiteTensor:
+    """A tensor as the file describes it; `shape` has the batch axis. scale: 0 where it is not quantized, or has several scales."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float
+    zero_point: int
+    constant_bytes: int
+
+    @property
+    def real_range(self) -> tuple[float, float] | None:
+        """The least and the largest real value an integer tensor can hold; None for others."""
+        if self.dtype not in _LIMITS or not self.scale:
+            return None
+        low, high = ((limit - self.zero_point) * self.scale for limit in _LIMITS[self.dtype])
+        return low, high
+
+
+@dataclass(frozen=True)
+class LiteOperator:
+    """An operator, its first output, and the bytes of the constants it is the first to read."""
+
+    name: str
+    output: LiteTensor
+    constant_bytes: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The first network of a file. activations: of each output, what it ends in: softmax, sigmoid, tanh or linear."""
+
+    inputs: tuple[LiteTensor, ...]
+    outputs: tuple[LiteTensor, ...]
+    activations: tuple[str, ...]
+    operators: tuple[LiteOperator, ...]
+
+
+def list_tflite(data: bytes) -> Listing:
+    """What is in the bytes of a `.tflite` file. Raises `FormatError` where it is none or is damaged."""
+    check_tflite(data)
+    model = root_of(data)
+    graph, buffers = model.tables(2)[0], model.tables(4)
+    tensors = [_tensor(table, buffers) for table in graph.tables(0)]
+    names = [_operator_name(table) for table in model.tables(1)]
+    operators = [(names[table.scalar(0, "I")], table.numbers(1), table.numbers(2)) for table in graph.tables(3)]
+    outputs = graph.numbers(2)
+    return Listing(
+        inputs=tuple(tensors[number] for number in graph.numbers(1)),
+        outputs=tuple(tensors[number] for number in outputs),
+        activations=tuple(_activation(number, operators) for number in outputs),
+        operators=tuple(_operators(operators, tensors)),
+    )
+
+
+_Operator = tuple[str, tuple[int, ...], tuple[int, ...]]  # name, input tensors, output tensors
+
+
+def _operator_name(code: Table) -> str:
+    old, new = code.scalar(0, "b"), code.scalar(3, "i")
+    number = new if old == _OLD_LARGEST or new > old else old
+    return _OPERATORS.get(number, f"operator {number}")
+
+
+def _tensor(table: Table, buffers: Sequence[Table]) -> LiteTensor:
+    quantization = table.table(4)
+    scales = quantization.elements(2, "f") if quantization else ()
+    zeros = quantization.elements(3, "q") if quantization else ()
+    single = len(scales) == 1
+    return LiteTensor(
+        name=table.string(3),
+        shape=table.numbers(0),
+        dtype=_DTYPES.get(table.scalar(1, "b"), f"type {table.scalar(1, 'b')}"),
+        scale=scales[0] if single else 0.0,
+        zero_point=int(zeros[0]) if single and zeros else 0,
+        constant_bytes=buffers[table.scalar(2, "I")].length(0),
+    )
+
+
+def _operators(operators: Sequence[_Operator], tensors: Sequence[LiteTensor]) -> Iterator[LiteOperator]:
+    counted: set[int] = set()
+    for name, inputs, outputs in operators:
+        new = {number for number in inputs if number >= 0} - counted
+        counted |= new
+        nothing = LiteTensor("", (), "", 0.0, 0, 0)
+        yield LiteOperator(name, tensors[outputs[0]] if outputs else nothing, sum(tensors[number].constant_bytes for number in new))
+
+
+def _activation(tensor: int, operators: Sequence[_Operator]) -> str:
+    # Backwards, since each tensor is made before it is read; so no file can lead in circles.
+    for name, inputs, outputs in reversed(operators):
+        if tensor not in outputs:
+            continue
+        if name not in _TRANSPARENT or not inputs:
+            return _ACTIVATIONS.get(name, "linear")
+        tensor = inputs[0]
+    return "linear"
