@@ -20,12 +20,13 @@ from edge.kernels import bitpack
 from edge.kernels.arithmetic import quantize
 from edge.kernels.cache import KERNEL, Progress, addresses
 from edge.kernels.isa import Machine, detect
-from edge.kernels.loop import LOOP, RECORD
+from edge.kernels.loop import HELPER, LEAD, LOOP, RECORD
 from edge.kernels.move import lower_halo
 from edge.kernels.registry import Code, Derived, Lowered, Lowering, Place, select
 from edge.memory import aligned
 from edge.program import SPARE_BYTES, Program, Tensor
 from edge.tensors import Encoding, TensorType
+from edge.threads import Pool, close_with, most_threads, parts_for
 
 _DTYPES = {Encoding.FLOAT32: np.float32, Encoding.INT8: np.int8, Encoding.UINT8: np.uint8, Encoding.BITS: np.uint8}
 _GUARD_BYTES = 4096
@@ -78,15 +79,24 @@ class _Call:
 class Engine:
     """A program ready to run on this machine.
 
-    `machine` defaults to the best instruction set (see `edge.kernels.isa`); `progress(done, total)` is told of kernels being compiled.
+    `machine` defaults to the best instruction set (see `edge.kernels.isa`); `threads` is cut to the cores this process may use, and
+    instructions too short to share use one; `progress(done, total)` is told of kernels being compiled.
     `guard` surrounds the arena with known bytes and checks them after every run (for tests of hostile files).
     """
 
     def __init__(
-        self, program: Program, *, machine: Machine | None = None, progress: Progress | None = None, guard: bool = False
+        self,
+        program: Program,
+        *,
+        machine: Machine | None = None,
+        threads: int = 1,
+        progress: Progress | None = None,
+        guard: bool = False,
     ) -> None:
         self.program = program
         self.machine = machine or detect()
+        self.threads = max(1, min(threads, most_threads()))
+        self._pool: Pool | None = None
         self._lock = threading.Lock()
         self._constants = program.blob
         self._derived = Derived(int(program.blob.ctypes.data))
@@ -139,15 +149,15 @@ class Engine:
     def run(self, x: Any) -> Any:
         """The network's outputs for a batch.
 
-        `x` is one example or a batch of NHWC float32 or uint8 arrays (uint8: the values 0..255). Returns float32 of shape (N, *output) for a
-        batch, without the first axis for one example; a list of such arrays for several outputs. Raises InputError if `x` does not fit.
+        `x` is one example or a batch of NHWC float32 or uint8 arrays (uint8: the values 0..255). Returns float32 of shape (N, *output) for
+        a batch, without the first axis for one example; a list of such arrays for several outputs. Raises InputError if `x` does not fit.
         """
         batch, single = self._batch(x)
         results = [np.empty((len(batch), *self.program.tensors[i].type.shape), np.float32) for i in self.program.outputs]
         with self._lock:
             for i, example in enumerate(batch):
                 self._inputs[0][...] = example
-                self._invoke(0, len(self._calls))
+                self._infer()
                 for number, view, result in zip(self.program.outputs, self._outputs, results, strict=True):
                     result[i] = self._values(number, view)
         if single:
@@ -220,6 +230,18 @@ class Engine:
         if self._guarded is not None:
             self._check_guard()
 
+    def _infer(self) -> None:
+        """One whole inference, on several threads where some of its instructions are worth it."""
+        if not self._split:
+            self._invoke(0, len(self._calls))
+            return
+        if self._pool is None or not self._pool.usable:
+            self._pool = Pool(self.threads - 1, self._records, self._scratch.nbytes, self._helper, self._pointers[1:3])
+            close_with(self, self._pool)
+        self._lead(self._pool.control.ctypes.data, *self._pointers[1:], self._pool.semaphore, self._pool.helpers)
+        if self._guarded is not None:
+            self._check_guard()
+
     def _batch(self, x: Any) -> tuple[np.ndarray, bool]:
         """`x` as a batch in the dtype of the input tensor, and whether it was one example."""
         shape = self.program.tensors[self.program.inputs[0]].type.shape
@@ -274,16 +296,20 @@ class Engine:
             yield _Call(lower_halo(Place(tensor.type, tensor.offset)), instruction)
 
     def _link(self, progress: Progress | None) -> None:
-        codes: list[Code] = [LOOP, *(call.lowered.code for call in self._calls)]
+        parts = [parts_for(call.lowered.code.name, call.lowered.work, self.threads) for call in self._calls]
+        self._split = any(count > 1 for count in parts)
+        codes: list[Code] = [LOOP, *((LEAD, HELPER) if self._split else ()), *(call.lowered.code for call in self._calls)]
         found = addresses(codes, self.machine, progress)
         self._loop = KERNEL(found[LOOP.name])
+        if self._split:
+            self._lead, self._helper = KERNEL(found[LEAD.name]), found[HELPER.name]
         widths = [len(call.lowered.args) for call in self._calls]
         self._arguments = np.zeros(sum(widths), np.int64)
         self._records = np.zeros((len(self._calls), RECORD), np.int64)
         start = 0
         for i, call in enumerate(self._calls):
             self._arguments[start : start + widths[i]] = call.lowered.args
-            self._records[i] = found[call.lowered.code.name], self._arguments.ctypes.data + 8 * start, 1
+            self._records[i] = found[call.lowered.code.name], self._arguments.ctypes.data + 8 * start, parts[i]
             start += widths[i]
         owned = (self._records, self._arena, self._constants, self._scratch)
         self._pointers = tuple(array.ctypes.data for array in owned)  # looked up once: it costs microseconds
@@ -325,7 +351,14 @@ def _is_halo(call: _Call) -> bool:
     return call.lowered.code.name == "fill_halo"
 
 
-def load(path: str | Path, *, mmap: bool = False, machine: Machine | None = None, progress: Progress | None = None) -> Engine:
+def load(
+    path: str | Path,
+    *,
+    mmap: bool = False,
+    machine: Machine | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Engine:
     """Read, verify and prepare a `.edge` file; raises FormatError if it is not a sound one.
 
     `mmap` maps the file instead of copying it, for files that are large against memory: whoever then truncates or rewrites it in place
@@ -336,4 +369,4 @@ def load(path: str | Path, *, mmap: bool = False, machine: Machine | None = None
 
     program = read(path, mmap=mmap)
     verify(program)
-    return Engine(program, machine=machine, progress=progress)
+    return Engine(program, machine=machine, threads=threads, progress=progress)
