@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge.converters.convert import convert
     from edge.converters.report import Report
-    from edge.engine import Engine, Footprint, Step, TensorInfo, load
+    from edge.engine import Engine, Footprint, Step, load
     from edge.errors import EdgeError
+    from edge.tensors import TensorInfo
 
 __all__ = ["EdgeError", "Engine", "Footprint", "Report", "Step", "TensorInfo", "__version__", "convert", "load"]
 
@@ -26,7 +27,7 @@ _WHERE = {
     "Engine": "edge.engine",
     "Footprint": "edge.engine",
     "Step": "edge.engine",
-    "TensorInfo": "edge.engine",
+    "TensorInfo": "edge.tensors",
     "load": "edge.engine",
     "Report": "edge.converters.report",
     "convert": "edge.converters.convert",

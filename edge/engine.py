@@ -25,21 +25,12 @@ from edge.kernels.move import lower_halo
 from edge.kernels.registry import Code, Derived, Lowered, Lowering, Place, select
 from edge.memory import aligned
 from edge.program import SPARE_BYTES, Program, Tensor
-from edge.tensors import Encoding, TensorType
+from edge.tensors import Encoding, TensorInfo, TensorType
 from edge.threads import Pool, close_with, most_threads, parts_for
 
 _DTYPES = {Encoding.FLOAT32: np.float32, Encoding.INT8: np.int8, Encoding.UINT8: np.uint8, Encoding.BITS: np.uint8}
 _GUARD_BYTES = 4096
 _GUARD_VALUE = 0xA5
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output: its name, its shape without the batch, the dtype it is given or returned in."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
 
 
 @dataclass(frozen=True)

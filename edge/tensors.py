@@ -134,3 +134,12 @@ class TensorType:
         halo = f" halo {self.halo.top},{self.halo.bottom},{self.halo.left},{self.halo.right}" if self.halo else ""
         quantized = f" scale {self.scale:.6g} zero {self.zero_point}" if self.encoding is Encoding.INT8 else ""
         return f"{size} {self.encoding.name.lower()}{quantized}{halo}"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output: its name, its shape without the batch, the dtype it is given or returned in."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str

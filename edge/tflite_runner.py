@@ -10,7 +10,6 @@ import importlib.metadata
 import threading
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from edge.errors import FormatError, InputError, MissingPackage
 from edge.paths import require_file
+from edge.tensors import TensorInfo
 from edge.tflite_check import check_tflite, notes_of
 
 Array = np.ndarray
@@ -28,15 +28,6 @@ _BACKENDS = {
     "tflite-runtime": ("tflite_runtime.interpreter", ("tflite-runtime",)),
     "tensorflow": ("tensorflow.lite.python.interpreter", ("tensorflow", "tensorflow-cpu")),
 }
-
-
-@dataclass(frozen=True)
-class LiteInfo:
-    """An input or output: its name, its shape without the batch, the dtype its tensor has in the file."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
 
 
 class TfliteModel:
@@ -164,8 +155,8 @@ def _in_order(interpreter: Any, details: list[dict[str, Any]], kind: str) -> lis
     return [(signature.get(detail["index"], detail["name"]), detail) for detail in details]
 
 
-def _info(name: str, detail: dict[str, Any]) -> LiteInfo:
-    return LiteInfo(name, tuple(int(size) for size in detail["shape"][1:]), np.dtype(detail["dtype"]).name)
+def _info(name: str, detail: dict[str, Any]) -> TensorInfo:
+    return TensorInfo(name, tuple(int(size) for size in detail["shape"][1:]), np.dtype(detail["dtype"]).name)
 
 
 def _to_tensor(values: Array, detail: dict[str, Any]) -> Array:
