@@ -108,7 +108,7 @@ def _warm(file: str) -> dict[str, Any]:
 
             engine = load(path, progress=progress)
     except EdgeError as err:
-        say(str(err), style="red")
+        say(str(err) if file in str(err) else f"{file}: {err}", style="red")
         return {"file": file, "error": str(err)}
     name = engine.machine.isa.name
     say(f"{path} is ready for {name}, {count_text(compiled, 'kernel') if compiled else 'nothing'} had to be compiled")
