@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tflite-runtime lint clean
+.PHONY: help demo test test-slow test-tflite-runtime bench-twin bench-digits bench-resnet lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,15 @@ test-tflite-runtime: $(VENV)/.tests .venv-tflite/.installed  ## our .tflite file
 	rm -rf .venv-tflite/cases
 	$(BIN)/python tests/tflite_cases.py .venv-tflite/cases
 	EDGE_TFLITE_CASES=.venv-tflite/cases .venv-tflite/bin/python -m pytest -q --noconftest -m tflite_runtime tests/test_tflite_runtime.py
+
+bench-twin: $(VENV)/.tests  ## train the int8 network that bench-digits compares with (once; minutes)
+	$(BIN)/python benchmarks/digits_twin.py $(if $(MNIST),--data $(MNIST))
+
+bench-digits: $(VENV)/.tests  ## the example against its int8 twin in LiteRT; writes benchmarks/results/digits.md
+	$(BIN)/python -m pytest -q -s benchmarks/test_digits.py
+
+bench-resnet: $(VENV)/.tests  ## accuracy and time of ResNet-8 at 32 and 8 bits; writes benchmarks/results/resnet8.md
+	$(BIN)/python -m pytest -q -s benchmarks/test_resnet8.py
 
 lint: $(VENV)/.tests  ## formatting, style and types
 	$(BIN)/ruff check .
