@@ -93,7 +93,7 @@ def warm(files: tuple[str, ...], as_json: bool) -> None:
 
 def _warm(file: str) -> dict[str, Any]:
     """One file made ready; what was compiled, or why not."""
-    from edge.cli_model import find_model
+    from edge.cli_model import find_model, naming
     from edge.engine import load
 
     compiled = 0
@@ -106,9 +106,10 @@ def _warm(file: str) -> dict[str, Any]:
                 compiled = total
                 tell(done, total)
 
-            engine = load(path, progress=progress)
+            with naming(path):
+                engine = load(path, progress=progress)
     except EdgeError as err:
-        say(str(err) if file in str(err) else f"{file}: {err}", style="red")
+        say(str(err), style="red")
         return {"file": file, "error": str(err)}
     name = engine.machine.isa.name
     say(f"{path} is ready for {name}, {count_text(compiled, 'kernel') if compiled else 'nothing'} had to be compiled")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_model import stored_metadata
+from edge.cli_model import file_format, find_model, naming, stored_metadata
 from edge.cli_options import json_option
 from edge.console import Column, bytes_text, jsonable, out, out_facts, out_json, out_notes, out_table, shape_text, styled
 
@@ -37,11 +37,10 @@ def inspect(file: str, as_json: bool) -> None:
 
     FILE is a .edge, .tflite or Keras file, or the name of an example such as digits. Nothing is compiled and nothing is run.
     """
-    from edge.cli_model import file_format, find_model
-
     path = find_model(file)
     read, show = _FORMATS[file_format(path)]
-    document = {"file": str(path), "bytes": path.stat().st_size, **read(path)}
+    with naming(path):
+        document = {"file": str(path), "bytes": path.stat().st_size, **read(path)}
     if as_json:
         out_json(jsonable(document))
     else:

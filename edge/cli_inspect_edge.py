@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge.errors import EdgeError, FormatError
 from edge.format import read
 from edge.kernels.isa import Machine, detect
-from edge.kernels.registry import Derived, Lowered, Lowering, select
 from edge.ops import ConstantType
 from edge.preprocess import Preprocess
 from edge.program import Instruction, Program
+from edge.targets.costs import ProgramCost, program_cost
 from edge.verifier import verify
 
 _VERSION_OFFSET = 8  # of major and minor in the header (`edge.format`)
-
-
-@dataclass(frozen=True)
-class _Bound:
-    """A program on a machine: each instruction as a kernel call, None where this machine has no kernel for it."""
-
-    program: Program
-    machine: Machine
-    calls: tuple[Lowered | None, ...]
-    derived_bytes: int
 
 
 def describe(path: Path) -> dict[str, Any]:
     """All that `edge inspect` shows of a verified file. Raises EdgeError."""
     program = read(path)
     verify(program)
-    bound = _bind(program)
+    machine = detect()
+    cost = _cost(program, machine)
     return {
         "format": "edge",
         "format_version": _version(path),
@@ -42,11 +32,11 @@ def describe(path: Path) -> dict[str, Any]:
         "inputs": [_end(program, number, name) for number, name in zip(program.inputs, _names(program, "inputs"), strict=True)],
         "outputs": _outputs(program),
         "preprocessing": described(program.metadata, program.tensors[program.inputs[0]].type.shape),
-        "instruction_set": bound.machine.isa.name,
-        "instructions": list(_instructions(bound)),
+        "instruction_set": machine.isa.name,
+        "instructions": list(_instructions(program, cost)),
         "weights": _weights(program),
         "constants_bytes": program.blob.nbytes,
-        "memory": _memory(bound),
+        "memory": _memory(program, cost),
     }
 
 
@@ -57,17 +47,12 @@ def _version(path: Path) -> str:
     return f"{major}.{minor}"
 
 
-def _bind(program: Program) -> _Bound:
-    machine, derived = detect(), Derived(int(program.blob.ctypes.data))
-    calls = tuple(_lowered(Lowering(program, instruction, machine, derived)) for instruction in program.instructions)
-    return _Bound(program, machine, calls, derived.nbytes)
-
-
-def _lowered(lowering: Lowering) -> Lowered | None:
+def _cost(program: Program, machine: Machine) -> ProgramCost | None:
+    """Kernels and footprint on a machine; None where it has no kernel for an operation: the file can be looked at all the same."""
     try:
-        return select(lowering).lower(lowering)
+        return program_cost(program, machine)
     except FormatError:
-        return None  # a file for other machines can be looked at all the same
+        return None
 
 
 # -- tensors ---------------------------------------------------------------------------------------------------------------------
@@ -104,11 +89,12 @@ def described(metadata: Mapping[str, Any], shape: tuple[int, ...]) -> str | None
 # -- instructions ----------------------------------------------------------------------------------------------------------------
 
 
-def _instructions(bound: _Bound) -> Iterator[dict[str, Any]]:
-    program = bound.program
-    names = program.layers or ((),) * len(program.instructions)
+def _instructions(program: Program, cost: ProgramCost | None) -> Iterator[dict[str, Any]]:
+    count = len(program.instructions)
+    names = program.layers or ((),) * count
+    kernels = [each.kernel for each in cost.instructions] if cost else [None] * count
     seen: set[int] = set()
-    for number, (instruction, layers, call) in enumerate(zip(program.instructions, names, bound.calls, strict=True)):
+    for number, (instruction, layers, kernel) in enumerate(zip(program.instructions, names, kernels, strict=True)):
         new = {constant for constant in instruction.constants if constant >= 0} - seen
         seen |= new
         yield {
@@ -122,7 +108,7 @@ def _instructions(bound: _Bound) -> Iterator[dict[str, Any]]:
             "bits": _bits(program, instruction),
             "bytes": sum(program.constants[constant].nbytes for constant in new),
             "macs": _macs(program, instruction),
-            "kernel": call.code.name if call else None,
+            "kernel": kernel,
         }
 
 
@@ -195,13 +181,11 @@ def _elements(kind: ConstantType) -> int:
     return count
 
 
-def _memory(bound: _Bound) -> dict[str, int]:
-    """Bytes of RAM: the constants of the file, the arena that all tensors share, and what the kernels of this machine add."""
-    scratch = max((call.scratch_bytes for call in bound.calls if call), default=0)
-    parts = {
-        "constants": bound.program.blob.nbytes,
-        "arena_peak": bound.program.arena_bytes,
-        "derived": bound.derived_bytes,
-        "scratch": scratch,
-    }
-    return {**parts, "footprint": sum(parts.values())}
+def _memory(program: Program, cost: ProgramCost | None) -> dict[str, int]:
+    """Bytes of RAM: the constants of the file, the arena that all tensors share, and what running on this machine adds to them."""
+    parts = {"constants": program.blob.nbytes, "arena_peak": program.arena_bytes}
+    if cost is None:
+        return parts
+    found = cost.footprint
+    added = {"derived": found.derived_bytes, "scratch": found.scratch_bytes, "arguments": found.argument_bytes}
+    return {**parts, **added, "footprint": found.total_bytes}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edge.errors import EdgeError, FormatError, InputError
+from edge.errors import FormatError, InputError
 from edge.paths import require_file
 
 if TYPE_CHECKING:
@@ -157,13 +157,24 @@ def file_format(path: Path) -> str:
 
 def load_model(path: Path, *, progress: Progress | None = None) -> Model:
     """Load a `.edge` or `.tflite` file; `progress(done, total)` is told of kernels being compiled. Raises EdgeError."""
-    match file_format(path):
-        case "edge":
-            return _edge_model(path, progress)
-        case "tflite":
-            return _tflite_model(path)
-        case _:
-            raise InputError(f"{path} is a Keras model, which has to be converted before it runs; do so with: edge convert {path} --bits 1")
+    with naming(path):
+        match file_format(path):
+            case "edge":
+                return _edge_model(path, progress)
+            case "tflite":
+                return _tflite_model(path)
+    raise InputError(f"{path} is a Keras model, which has to be converted before it runs; do so with: edge convert {path} --bits 1")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the file into the sentence of a FormatError that does not name it."""
+    try:
+        yield
+    except FormatError as err:
+        if path.name in str(err):
+            raise
+        raise FormatError(f"cannot use {path}: {err}") from err
 
 
 def _edge_model(path: Path, progress: Progress | None) -> Model:
@@ -233,10 +244,7 @@ def _tflite_facts(path: Path, runner: TfliteModel) -> Mapping[str, Any]:
 def _model(path: Path, runner: Runner, metadata: Mapping[str, Any], backend: str, engine: Engine | None) -> Model:
     if len(runner.inputs) != 1:
         raise FormatError(f"cannot run {path}: expected a model with one input, got {len(runner.inputs)}; run it through the Python API")
-    try:
-        return Model(path, runner, _heads(runner, metadata), _preprocess(metadata), _labels(metadata), backend, engine)
-    except EdgeError as err:
-        raise FormatError(f"cannot run {path}: {err}") from err
+    return Model(path, runner, _heads(runner, metadata), _preprocess(metadata), _labels(metadata), backend, engine)
 
 
 def _preprocess(metadata: Mapping[str, Any]) -> Preprocess | None:

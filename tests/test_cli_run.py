@@ -353,9 +353,9 @@ def test_a_net_of_bytes_refuses_what_are_none(folder: Path, models: Path) -> Non
     assert result.exit_code == 1 and result.stdout == "" and result.stderr.splitlines()[-1].startswith("edge: ")
 
 
-@pytest.mark.parametrize("options", [("--range", "1"), ("--range", "a,b"), ("--mean", "1,2"), ("--preset", "x"), ("-k", "0"), ("--repeat", "0")])
-def test_wrong_usage_exits_with_two(folder: Path, options: tuple[str, ...]) -> None:
-    assert invoke("run", "image.png", *options).exit_code == 2
+@pytest.mark.parametrize("options", ["--range 1", "--range a,b", "--mean 1,2", "--preset x", "-k 0", "--repeat 0", "--pad-value 256"])
+def test_wrong_usage_exits_with_two(folder: Path, options: str) -> None:
+    assert invoke("run", "image.png", *options.split()).exit_code == 2
     assert invoke("run").exit_code == 2
 
 
