@@ -47,6 +47,7 @@ class Flattener:
             name = prefix + (layer.name if application == 0 else f"{layer.name}#{application + 1}")
             self._count(model, scope.outputs_of(layer))
             if layer.model is not None:
+                _check_inference(layer, node)
                 outputs = self.flatten(layer.model, arguments, (*path, layer.name), f"{name}/")
             else:
                 outputs = self._call(layer, node, arguments, (*path, layer.name), name, scope.outputs_of(layer))
@@ -76,6 +77,14 @@ class Flattener:
         self.visited += outputs
         if self.visited > MAX_CALLS:
             raise ModelError(f"model {model.name!r} applies layers more than {MAX_CALLS} times: nothing of that size is converted")
+
+
+def _check_inference(layer: Layer, node: Node) -> None:
+    if node.arguments.get("training") is True:
+        raise ModelError(
+            f"nested model {layer.name!r} is applied with training=True, which makes it normalize by the batch at hand: "
+            "build the model without that argument and save it again"
+        )
 
 
 def live_calls(calls: list[Call], outputs: tuple[str, ...]) -> tuple[Call, ...]:

@@ -2,7 +2,8 @@
 
 Only hard links are followed, so that nothing outside the file is ever opened; attributes are read if they are text, datasets if they
 are numbers, in a plain or chunked layout, through HDF5's own filters (an unknown one makes the library search for a plugin to load).
-Sizes are checked before memory is taken: an attribute is no larger than the file, and all weights together share one budget.
+Sizes are checked before memory is taken: an attribute is no larger than the file, and all weights together share one budget. What
+cannot be checked from here is the length of a single text: where that is damaged, libhdf5 takes up to 4 GiB before it refuses.
 """
 
 from __future__ import annotations

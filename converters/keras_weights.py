@@ -37,7 +37,10 @@ _VARIABLES: dict[str, tuple[tuple[str, str], ...]] = {
     "GroupNormalization": _NORM,
     "PReLU": (("alpha", ""),),
     "Embedding": (("embeddings", ""),),
+    "Normalization": (("mean", ""), ("variance", "")),
 }
+# Stored after those above, and of no use here.
+_FURTHER = {"Normalization": ("count",)}
 _NOT_TRAINED = frozenset({"moving_mean", "moving_variance"})
 
 
@@ -46,6 +49,8 @@ def expected_names(layer: Layer) -> tuple[str, ...] | None:
     variables = _VARIABLES.get(layer.class_name.removeprefix("Quant"))
     if variables is None:
         return None
+    if layer.class_name == "Normalization" and layer.config.get("mean") is not None:
+        return ()
     return tuple(name for name, option in variables if not option or layer.config.get(option) is not False)
 
 
@@ -255,6 +260,8 @@ class _Numbered:
         self._check_name(layer, path, place)
         count = self.file.count(f"{place}/vars")
         names = expected_names(layer)
+        if names is not None:
+            names += _FURTHER.get(layer.class_name, ())
         if names is not None and count > len(names):
             raise ModelError(
                 f"layer {'/'.join(path)!r} ({layer.class_name}) has {count} weights in the file, expected {len(names)} "
