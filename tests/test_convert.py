@@ -20,6 +20,7 @@ from edge.converters.tflite import is_edge_tflite
 from edge.errors import EdgeError, InputError, MissingPackage, ModelError
 from edge.format import MAGIC, read
 from edge.preprocess import preset
+from edge.tflite_check import description_of
 from edge.verifier import verify
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -63,9 +64,7 @@ def test_what_is_known_is_stored(tmp_path: Path) -> None:
     assert metadata["labels"] == labels
     assert metadata["preprocess"] == preset("byte").to_json()
     assert [row["name"] for row in metadata["layers"]][:3] == ["rescale", "conv1", "pool1"]
-    from edge.cli_model import tflite_metadata
-
-    known = tflite_metadata((tmp_path / "net.tflite").read_bytes())
+    known = json.loads(description_of((tmp_path / "net.tflite").read_bytes()).partition(": ")[2])
     assert known["labels"] == labels and known["preprocess"] == metadata["preprocess"]
 
 
