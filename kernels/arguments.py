@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge.kernels.registry import Lowering, float_bits
+from edge.kernels.registry import Lowering, Place, float_bits
 from edge.ops import Activation
 from edge.tensors import TensorType
 
@@ -43,3 +43,8 @@ def vector(low: Lowering, role: str, default: float, channels: int) -> int:
     if low.has(role):
         return low.constant(role)
     return low.derived.add(np.full(channels + OVERREAD, default, np.float32))
+
+
+def is_flat(place: Place) -> bool:
+    """Whether rows follow each other without a gap."""
+    return place.row_bytes == place.width * place.pixel_bytes

@@ -57,3 +57,82 @@ def tile_pixels(kind: str, machine: Machine, lanes: int, width: int) -> int:
     most = max(1, min(_MOST_PIXELS, width, (machine.isa.vectors - spare) // per_pixel))
     cost = {pixels: -(-width // pixels) * (pixels + 0.5) for pixels in range(1, most + 1)}
     return min(cost, key=lambda pixels: (cost[pixels], -pixels))
+
+
+@dataclass(frozen=True)
+class DepthwiseVariant:
+    """What the code of a depthwise convolution is specialised for; everything else is an argument.
+
+    `gathered`: there are several filters a channel; `scaled` and `leaky` as in `ConvVariant`.
+    """
+
+    kind: str
+    output: str
+    pixels: int
+    lanes: int
+    gathered: bool
+    scaled: bool
+    leaky: bool
+
+    @property
+    def name(self) -> str:
+        flags = "".join(letter for letter, on in zip("gsl", (self.gathered, self.scaled, self.leaky), strict=True) if on)
+        return f"depthwise_conv2d_{self.kind}_{self.output}_{self.pixels}x{self.lanes}{flags}"
+
+
+def depthwise_pixels(machine: Machine, lanes: int, width: int, *, gathered: bool) -> int:
+    """Pixels of a depthwise tile for an image `width` pixels wide: a power of two, for few variants."""
+    registers = max(1, 4 * lanes // machine.isa.vector_bytes)
+    most = 2 if gathered else 8 // registers
+    return max(pixels for pixels in (1, 2, 4, 8) if pixels <= min(most, width))
+
+
+@dataclass(frozen=True)
+class PoolVariant:
+    """What the code of a pool is specialised for: `reduction` (max, average), the element of a pixel and how many are taken at once."""
+
+    reduction: str
+    element: str
+    lanes: int
+    packed: bool
+    flipped: bool
+
+    @property
+    def name(self) -> str:
+        kind = "bits_" if self.packed else ""
+        return f"{self.reduction}_pool2d_{kind}{self.element}x{self.lanes}{'f' if self.flipped else ''}"
+
+
+def pool_lanes(machine: Machine, lane_bytes: int, count: int) -> int:
+    """How many of a pixel's `count` elements to take at once, with accumulators of `lane_bytes`.
+
+    Up to 4 registers where that divides the pixel. Else one register, or less: the loads of the last elements read past the pixel, by less
+    than 64 bytes.
+    """
+    lanes = machine.isa.vector_bytes // lane_bytes
+    while lanes < count and count % (2 * lanes) == 0 and 2 * lanes * lane_bytes <= 4 * machine.isa.vector_bytes:
+        lanes *= 2
+    while lanes // 2 >= count:
+        lanes //= 2
+    return lanes
+
+
+VALUES = 16  # values that elementwise kernels take at once
+
+
+@dataclass(frozen=True)
+class MapVariant:
+    """What the code of a map is specialised for: activation((x [+ x2]) [* mul + add]), stored as `output`.
+
+    `inputs` and `output` are names of encodings; `function` is identity, bounded (none or ReLU), leaky, elu, sigmoid or tanh.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    channelwise: bool
+    function: str
+
+    @property
+    def name(self) -> str:
+        scaled = "_scaled" if self.channelwise else ""
+        return f"map_{'_'.join(self.inputs)}_{self.output}{scaled}_{self.function}"
