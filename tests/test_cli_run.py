@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -404,3 +405,27 @@ def test_what_a_file_stores_is_not_trusted(folder: Path, models: Path) -> None:
     write(replace(program, metadata={"outputs": [{"name": "x", "kind": 7, "activation": []}]}), "x.edge")
     result = invoke("run", "image.png", "-m", "x.edge")
     assert result.exit_code == 0 and "assumed, since the file does not say: see --preset" in result.stderr
+
+
+# -- what a run costs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "absent"), [("colours.edge", {"ai_edge_litert"}), ("colours.tflite", {"llvmlite"})])
+def test_a_run_loads_no_compiler_framework_or_table(folder: Path, models: Path, model: str, absent: set[str]) -> None:
+    picture(folder / "image.png", "red")
+    assert invoke("run", "image.png", "-m", models / model).exit_code == 0  # kernels are compiled now
+    code = f"import sys\nfrom edge.cli import cli\ncli(['run', 'image.png', '-m', {str(models / model)!r}], standalone_mode=False)\n"
+    done = subprocess.run([sys.executable, "-c", code + "print(*sys.modules)"], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert not loaded & ({"numba", "tensorflow", "keras", "h5py", "rich", "edge.converters"} | absent)
+
+
+def test_without_a_cache_it_runs_and_says_so(folder: Path, models: Path) -> None:
+    np.save("x.npy", np.zeros((1, 5), np.float32))
+    (folder / "file").write_text("")
+    environment = {**os.environ, "EDGE_CACHE": str(folder / "file" / "cache")}
+    words = [str(Path(sys.executable).parent / "edge"), "run", "x.npy", "-m", str(models / "vector.edge")]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    compiling, uncached = done.stderr.splitlines()
+    assert done.returncode == 0 and done.stdout.startswith("x.npy")
+    assert re.fullmatch(r"edge: compiling \d+ kernels for this machine \.\.\.", compiling) and "compiled anew in every process" in uncached
