@@ -16,34 +16,28 @@ _FIELDS = ("preset", "range", "mean", "std", "channel_order", "gray", "invert", 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class Numbers(click.ParamType):
-    """Numbers separated by commas. kind: int or float; counts: how many there may be, any if empty."""
+def numbers(kind: type[int] | type[float], *counts: int) -> Callable[[str], tuple[int | float, ...]]:
+    """A type of options: numbers separated by commas, as many as one of `counts` says, or any number of them."""
 
-    name = "numbers"
-
-    def __init__(self, kind: type[int] | type[float], *counts: int) -> None:
-        self.kind = kind
-        self.counts = counts
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int | float, ...]:
-        if isinstance(value, tuple):
-            return value
+    def parse(value: str) -> tuple[int | float, ...]:
         try:
-            numbers = tuple(self.kind(part) for part in str(value).split(","))
+            found = tuple(kind(part) for part in value.split(","))
         except ValueError:
-            numbers = ()
-        if not numbers or (self.counts and len(numbers) not in self.counts):
-            counts = f"{' or '.join(map(str, self.counts))} " if self.counts else ""
-            whole = "whole " if self.kind is int else ""
-            self.fail(f"expected {counts}{whole}number{'' if self.counts == (1,) else 's'} separated by commas, got {value!r}.", param, ctx)
-        return numbers
+            found = ()
+        if not found or (counts and len(found) not in counts):
+            expected = f"{' or '.join(map(str, counts))} " if counts else ""
+            whole = "whole " if kind is int else ""
+            raise click.BadParameter(f"expected {expected}{whole}numbers separated by commas, got {value!r}.")
+        return found
+
+    return parse
 
 
 _PREPROCESSING = (
     click.option("--preset", type=click.Choice(PRESETS), help="A known way: unit 0..1, byte 0..255, mobilenet -1..1, caffe, torch."),
-    click.option("--range", type=Numbers(float, 2), metavar="LO,HI", help="What the pixel values 0 and 255 become."),
-    click.option("--mean", type=Numbers(float, 1, 3), metavar="A,B,C", help="Subtracted after --range, per channel or one for all."),
-    click.option("--std", type=Numbers(float, 1, 3), metavar="A,B,C", help="Divided by after --mean."),
+    click.option("--range", type=numbers(float, 2), metavar="LO,HI", help="What the pixel values 0 and 255 become."),
+    click.option("--mean", type=numbers(float, 1, 3), metavar="A,B,C", help="Subtracted after --range, per channel or one for all."),
+    click.option("--std", type=numbers(float, 1, 3), metavar="A,B,C", help="Divided by after --mean."),
     click.option("--channel-order", type=click.Choice(CHANNEL_ORDERS), help="Order of the colour channels."),
     click.option("--gray/--color", default=None, help="Show the net a grey or a colour picture (default: what its channels ask for)."),
     click.option("--invert/--no-invert", default=None, help="Swap black and white, for dark writing on light paper."),
