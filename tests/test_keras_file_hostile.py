@@ -315,7 +315,8 @@ def test_truncated_files(tmp_path: Path, path: Path) -> None:
     data = path.read_bytes()
     for part in range(30):
         (tmp_path / path.name).write_bytes(data[: len(data) * part // 30])
-        refusal(tmp_path / path.name)
+        message = refusal(tmp_path / path.name)
+        assert part == 0 or "truncated file" in message or "zip archive cannot be read" in message
 
 
 @pytest.mark.parametrize("kind", ["bytes", "structure"])
