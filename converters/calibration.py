@@ -35,19 +35,18 @@ def activations(graph: Graph, pictures: Iterable[Array]) -> Iterator[dict[str, A
 
 
 def measure(graph: Graph, pictures: Iterable[Array], *, deviations: bool = False) -> dict[str, Statistics]:
-    """Statistics of every float32 tensor over `pictures`, which are run twice if `deviations` are asked for.
+    """Statistics of every float32 tensor over `pictures`, which are iterated a second time if `deviations` are asked for.
 
     Raises `InputError` for no pictures, and where a tensor becomes infinite or not a number.
     """
-    pictures = list(pictures)
     ranges = _ranges(graph, activations(graph, pictures))
     if not deviations:
         return ranges
-    sums = dict.fromkeys(ranges, 0.0)
+    distances: dict[str, list[float]] = {name: [] for name in ranges}
     for values in activations(graph, pictures):
         for name, value in values.items():
-            sums[name] += float(np.abs(value - np.float32(ranges[name].mean)).mean(dtype=np.float64))
-    return {name: Statistics(s.low, s.high, s.mean, sums[name] / len(pictures)) for name, s in ranges.items()}
+            distances[name].append(float(np.abs(value - np.float32(ranges[name].mean)).mean(dtype=np.float64)))
+    return {name: Statistics(s.low, s.high, s.mean, float(np.mean(distances[name]))) for name, s in ranges.items()}
 
 
 def _ranges(graph: Graph, runs: Iterator[Mapping[str, Array]]) -> dict[str, Statistics]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from edge.answers import kind_of
 from edge.converters.bits import Request, choose_bits
-from edge.converters.calibration import measure
+from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
 from edge.converters.keras_model import KerasModel
 from edge.converters.layers import INPUT_DTYPES, read_graph, rescales_itself
@@ -136,11 +136,24 @@ def _prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str |
     return _Setup(model, graph, dtype, chosen if is_picture else None)
 
 
-def _statistics(graph: Graph, calibration: Samples, tell: Progress, *, deviations: bool) -> Any:
+class _Told:
+    """The arrays of samples; whoever iterates over them tells how far it is."""
+
+    def __init__(self, samples: Samples, tell: Callable[[int], None]) -> None:
+        self._samples, self._tell, self._done = samples, tell, 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for array, _ in self._samples:
+            yield array
+            self._done += 1
+            self._tell(self._done)
+
+
+def _statistics(graph: Graph, calibration: Samples, tell: Progress, *, deviations: bool) -> dict[str, Statistics]:
     chosen = calibration.first(MAX_CALIBRATION)
     total = len(chosen) * (2 if deviations else 1)
     tell("calibrating", 0, total)
-    return measure(graph, [array for array, _ in chosen], deviations=deviations)
+    return measure(graph, _Told(chosen, lambda done: tell("calibrating", done, total)), deviations=deviations)
 
 
 # -- what is stored ------------------------------------------------------------------------------------------------------------
