@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -41,6 +42,9 @@ COMMANDS: Mapping[str, Entry] = {
     "convert": Entry("edge.cli_convert:convert", "Convert a Keras model into .edge and .tflite files."),
     "run": Entry("edge.cli_run:run", "Classify pictures with a converted model."),
     "inspect": Entry("edge.cli_inspect:inspect", "Show what a model file holds."),
+    "verify": Entry("edge.cli_verify:verify", "Compare a converted file with its source, layer by layer."),
+    "profile": Entry("edge.cli_profile:profile", "Show what a model costs on a device: bytes and time."),
+    "bundle": Entry("edge.cli_bundle:bundle", "Pack a model and what runs it into an archive for a device."),
     "warm": Entry("edge.cli_cache:warm", "Compile the kernels that models need, ahead of their first run."),
     "cache": Entry("edge.cli_cache:cache", "Show or clear the cache of compiled kernels."),
     "doctor": Entry("edge.cli_doctor:doctor", "Show what edge finds on this machine."),
@@ -119,9 +123,8 @@ def cli() -> None:
 
 def main() -> None:
     """The console script: run the command line and exit."""
-    # Names of files and classes need not fit the terminal's encoding.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for name in ("stdout", "stderr"):
+        _prepare(name)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # for developers of the packages below, not for users
     code: Any = 0
@@ -130,6 +133,15 @@ def main() -> None:
     except SystemExit as stop:
         code = stop.code
     sys.exit(_flushed(code))
+
+
+def _prepare(name: str) -> None:
+    """Make a stream of `sys` take any text, whether or not it is open."""
+    stream = getattr(sys, name)
+    if stream is None:  # closed by the shell; now the next file that is opened does not get its number
+        setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - it stays open
+    elif isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # names of files and classes need not fit the terminal's encoding
 
 
 def _flushed(code: Any) -> Any:

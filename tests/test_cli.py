@@ -146,6 +146,12 @@ def test_a_full_disk_is_one_line(model: Path, arrays: Path, command: str) -> Non
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_error(closed: str) -> None:
+    done = subprocess.run(f"{EDGE} cache {closed}", shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr == "" and ("folder" in done.stdout) == (closed == "2>&-")
+
+
 def test_names_that_the_encoding_lacks_are_printed_all_the_same(model: Path, tmp_path: Path) -> None:
     name = tmp_path / "grün\u2603\udcff.png"
     Image.new("RGB", (8, 8), "red").save(name.with_name("x.png"))
