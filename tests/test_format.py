@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_programs import GRAPHS, inputs_of, program
 
+import edge
 import edge.format
 from edge.errors import EdgeError, FormatError, InputError
 from edge.format import HEADER_BYTES, MAGIC, from_bytes, is_edge_file, read, to_bytes, write
@@ -285,6 +286,9 @@ def test_golden_files_are_read_and_give_the_recorded_outputs(path: Path) -> None
     values = run_program(golden, inputs)
     for number, expected in zip(golden.outputs, recorded["outputs"], strict=True):
         np.testing.assert_array_equal(values[number], np.array(expected, np.float32))
+    outputs = edge.load(path).run(inputs[0])
+    for output, expected in zip(outputs, recorded["outputs"], strict=True):
+        np.testing.assert_allclose(output, np.array(expected, np.float32), rtol=1e-5, atol=1e-6)
 
 
 def test_there_is_a_golden_file_of_this_version() -> None:
