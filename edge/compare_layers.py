@@ -1,0 +1,252 @@
+"""Layer by layer: the pieces of a program between tensors that the source has too, each run alone on the source's own input.
+
+A tensor of the program that keeps its name from the plain graph of the source (`metadata["tensors"]`) is an anchor: the source has a value
+for it. What computes one anchor from others is a piece: usually one instruction, which may stand for several layers, and several where
+fused layers leave nothing of the source in between (a packed convolution and the max-pool that its threshold was moved before).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.engine import Engine
+from edge.graph import Array, Graph
+from edge.oracle import Truth
+from edge.program import Instruction, Program
+from edge.tensors import Encoding
+
+TIE_ULP = 8  # Keras itself takes an approximate reciprocal square root in its batch norm
+EXACT_TOLERANCE = 1e-4  # of max(1, largest magnitude of the tensor)
+EIGHT_BIT_TOLERANCE = 0.1  # of the largest magnitude over all examples, as the step of 8-bit tensors is
+EXACT, EIGHT_BITS, ONE_BIT = "exact", "8 bits", "1 bit"
+
+_BITS, _FLOAT32, _INT8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The instructions that compute the anchor `output` from the anchors `inputs` (numbers of tensors).
+
+    `precision` says what the conversion gave up on purpose: EXACT nothing, so that only rounding may differ.
+    """
+
+    output: int
+    inputs: tuple[int, ...]
+    instructions: tuple[int, ...]
+    layers: tuple[str, ...]
+    precision: str
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """One piece over all examples. Errors are of real values; `relative_error` is of the largest magnitude of the tensor.
+
+    `flipped_bits` leaves out ties, signs that rounding decides; `tied_bits` counts those that came out the other way. `tolerance` is of the
+    largest absolute error, None where a difference is what was asked for and nothing is judged.
+    """
+
+    tensor: str
+    layers: tuple[str, ...]
+    operations: tuple[str, ...]
+    encoding: str
+    precision: str
+    values: int
+    flipped_bits: int
+    tied_bits: int
+    max_abs_error: float
+    relative_error: float
+    tolerance: float | None
+    equal: bool
+
+
+# -- pieces --------------------------------------------------------------------------------------------------------------------
+
+
+def tensor_names(program: Program) -> tuple[str, ...]:
+    """The name of every tensor in the source, as the file keeps them; empty where it keeps none."""
+    names = program.metadata.get("tensors")
+    if not isinstance(names, list) or len(names) != len(program.tensors) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(names)
+
+
+def anchors(program: Program, graph: Graph) -> dict[int, str]:
+    """The tensors that the source has too, by number, with their names there."""
+    found = {}
+    for number, name in enumerate(tensor_names(program)):
+        kind, source = program.tensors[number].type, graph.types.get(name)
+        if source is not None and kind.elements == source.elements and (source.encoding is not _BITS or kind.encoding is _BITS):
+            found[number] = name
+    return found
+
+
+def pieces(program: Program, graph: Graph) -> tuple[Piece, ...]:
+    """The pieces of a program in the order of their outputs; none where the file keeps no names."""
+    known = anchors(program, graph)
+    if any(number not in known for number in program.inputs):
+        return ()
+    return tuple(_piece(program, graph, known, i) for i, made in enumerate(program.instructions) if made.output in known)
+
+
+def _piece(program: Program, graph: Graph, known: Mapping[int, str], last: int) -> Piece:
+    """Walk back from an instruction to the anchors it depends on."""
+    inputs: list[int] = []
+    inside = [last]
+    waiting = list(program.instructions[last].inputs)
+    producer = {made.output: i for i, made in enumerate(program.instructions)}
+    while waiting:
+        number = waiting.pop()
+        if number in known:
+            inputs += [number] if number not in inputs else []
+        elif producer[number] not in inside:
+            inside.append(producer[number])
+            waiting += program.instructions[producer[number]].inputs
+    names = [name for i in sorted(inside) for name in (program.layers[i] if program.layers else ())]
+    output = program.instructions[last].output
+    precision = _precision(program, graph, known, sorted(inside))
+    return Piece(output, tuple(inputs), tuple(sorted(inside)), tuple(dict.fromkeys(names)), precision)
+
+
+def _precision(program: Program, graph: Graph, known: Mapping[int, str], inside: Sequence[int]) -> str:
+    given_up = [_given_up(program, graph, known, i) for i in inside]
+    return next((precision for precision in (ONE_BIT, EIGHT_BITS) if precision in given_up), EXACT)
+
+
+def _given_up(program: Program, graph: Graph, known: Mapping[int, str], number: int) -> str:
+    """What one instruction gives up: signs or integers where the source has float32 values or other weights."""
+    instruction = program.instructions[number]
+    if instruction.definition.name == "binarize" and instruction.output not in known:
+        return ONE_BIT
+    if "filter" in instruction.definition.constants and not _keeps_weights(program, graph, number, instruction):
+        stored = program.call(instruction).constants["filter"].encoding
+        return {_BITS: ONE_BIT, _INT8: EIGHT_BITS}.get(stored, EXACT)
+    tensors = (*instruction.inputs, instruction.output)
+    return EIGHT_BITS if any(program.tensors[i].type.encoding is _INT8 for i in tensors) else EXACT
+
+
+def _keeps_weights(program: Program, graph: Graph, number: int, instruction: Instruction) -> bool:
+    """Whether a stored filter has to be the source's: both are signs, or it is the source's times an exact factor per output channel."""
+    names = set(program.layers[number]) if program.layers else set()
+    stored = program.array(instruction, "filter")
+    sources = [node for node in graph.nodes if node.op == instruction.definition.name and names.intersection(node.layers)]
+    candidates = [node.constants["filter"] for node in sources if stored is not None and node.constants["filter"].size == stored.size]
+    if stored is None or stored.dtype == np.float32 or any(source.dtype == stored.dtype for source in candidates):
+        return True
+    return any(_proportional(_by_channel(stored, instruction), _by_channel(source, instruction)) for source in candidates)
+
+
+def _by_channel(filters: Array, instruction: Instruction) -> Array:
+    """A filter as (O, rest) of numbers; True is -1."""
+    real = np.where(filters, -1.0, 1.0) if filters.dtype == np.bool_ else filters.astype(np.float64)
+    if instruction.definition.name == "depthwise_conv2d":
+        return np.asarray(real.reshape(-1, real.shape[-1]).T)
+    return np.asarray(real.reshape(len(real), -1))
+
+
+def _proportional(stored: Array, source: Array) -> bool:
+    if stored.shape != source.shape:
+        return False
+    largest = np.abs(stored).argmax(axis=1)[:, None]
+    divisor = np.take_along_axis(stored, largest, axis=1)
+    factor = np.take_along_axis(source, largest, axis=1) / np.where(divisor == 0, 1, divisor)
+    return bool((stored * factor == source).all())
+
+
+# -- running them --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """What has been seen of a piece so far."""
+
+    piece: Piece
+    values: int = 0
+    flipped: int = 0
+    tied: int = 0
+    error: float = 0.0
+    magnitude: float = 0.0
+    beyond: float = 0.0  # the largest error as a multiple of what rounding may do in its example
+
+    def add(self, got: Array, want: Array, ties: Array | None) -> None:
+        """One example; flat arrays of real values, `ties` for packed tensors."""
+        self.values += want.size
+        if ties is not None:
+            wrong = got != want
+            self.flipped += int((wrong & ~ties).sum())
+            self.tied += int((wrong & ties).sum())
+            return
+        error, magnitude = _largest(got - want), _largest(want)
+        self.error, self.magnitude = max(self.error, error), max(self.magnitude, magnitude)
+        self.beyond = max(self.beyond, error / tolerance(EXACT, magnitude))
+
+    def result(self, program: Program, names: Sequence[str]) -> LayerComparison:
+        piece = self.piece
+        kind = program.tensors[piece.output].type
+        allowed = tolerance(piece.precision, self.magnitude)
+        return LayerComparison(
+            tensor=names[piece.output],
+            layers=piece.layers,
+            operations=tuple(program.instructions[i].definition.name for i in piece.instructions),
+            encoding=kind.encoding.name.lower(),
+            precision=piece.precision,
+            values=self.values,
+            flipped_bits=self.flipped,
+            tied_bits=self.tied,
+            max_abs_error=self.error,
+            relative_error=self.error / self.magnitude if self.magnitude else self.error,
+            tolerance=allowed if kind.encoding is not _BITS and piece.precision != ONE_BIT else None,
+            equal=self._equal(allowed),
+        )
+
+    def _equal(self, allowed: float) -> bool:
+        """Exact pieces by example, others as a whole."""
+        if self.piece.precision == EXACT:
+            return not self.flipped and self.beyond <= 1
+        share = EIGHT_BIT_TOLERANCE if self.piece.precision == EIGHT_BITS else 1.0
+        return self.error <= allowed and self.flipped <= share * self.values
+
+
+def tolerance(precision: str, magnitude: float) -> float:
+    """The largest absolute error for a tensor whose largest magnitude is `magnitude`."""
+    if precision == ONE_BIT:
+        return float("inf")
+    return EXACT_TOLERANCE * max(1.0, magnitude) if precision == EXACT else EIGHT_BIT_TOLERANCE * max(magnitude, 1e-6)
+
+
+def _largest(values: Array) -> float:
+    """The largest magnitude; infinite where a value is not a number."""
+    largest = float(np.abs(values).max(initial=0.0))
+    return float("inf") if np.isnan(largest) else largest
+
+
+def run_piece(engine: Engine, piece: Piece, known: Mapping[int, str], truth: Truth) -> Array:
+    """The output of a piece, real values, flat, where all it reads are the source's tensors."""
+    values = {number: truth.real(known[number]) for number in piece.inputs}
+    for number in piece.instructions:
+        instruction = engine.program.instructions[number]
+        values[instruction.output] = engine.run_instruction(number, [values[i] for i in instruction.inputs])
+    return values[piece.output].reshape(-1)
+
+
+def tally(engine: Engine, tallies: Sequence[Tally], known: Mapping[int, str], truth: Truth) -> None:
+    """Run every piece on one example and add what differs."""
+    for each in tallies:
+        name = known[each.piece.output]
+        packed = engine.program.tensors[each.piece.output].type.encoding is _BITS
+        ties = truth.ties(name, TIE_ULP) if packed else None
+        each.add(run_piece(engine, each.piece, known, truth), truth.real(name).reshape(-1), ties)
+
+
+def tie_decided(engine: Engine, example: Array, known: Mapping[int, str], truth: Truth) -> bool:
+    """Whether, running through the whole network, the first packed tensor that differs from the source differs in ties alone."""
+    for step, instruction in zip(engine.trace(example), engine.program.instructions, strict=True):
+        kind = engine.program.tensors[instruction.output].type
+        if kind.encoding is _BITS and instruction.output in known:
+            name = known[instruction.output]
+            wrong = step.output.reshape(-1) != truth.real(name).reshape(-1)
+            if wrong.any():
+                return bool(truth.ties(name, TIE_ULP)[wrong].all())
+    return False
