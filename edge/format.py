@@ -74,9 +74,10 @@ MAGIC = b"\x89edge\r\n\x1a"
 MAJOR, MINOR = 1, 0
 UNDERSTOOD_SINCE = 0  # the oldest minor version whose readers understand what this module writes
 
-MAX_RECORDS = 1 << 16  # of tensors, constants, instructions each: a file with more would keep the verifier busy for long
-MAX_WORDS = 1 << 21  # of instructions
-MAX_TEXT_BYTES = 16 << 20
+# Ten times what the largest networks of the field need; more would keep the verifier busy for long.
+MAX_RECORDS = 1 << 14  # of tensors, constants, instructions each
+MAX_WORDS = 1 << 18  # of instructions
+MAX_TEXT_BYTES = 4 << 20
 MAX_TEXT_DEPTH = 32
 MAX_BLOB_BYTES = 1 << 33
 

@@ -298,8 +298,8 @@ def test_work_is_bounded() -> None:
     )
 
 
-def test_many_records_are_verified_quickly() -> None:
-    made = chain([64 * (i % 2) for i in range(20_000)])
+def test_as_many_records_as_a_file_can_hold_are_verified_quickly() -> None:
+    made = chain([64 * (i % 2) for i in range(1 << 14)])
     started = time.perf_counter()
     verify(made)
     assert time.perf_counter() - started < 10
