@@ -29,6 +29,7 @@ KernelFunction = Callable[..., None]
 _BYTES = ir.IntType(8).as_pointer()
 _WORD = ir.IntType(64)
 _POINTERS = 4
+_STACK_BYTES = 16  # what the stack is aligned to at a call
 
 
 def inlined(function: KernelFunction) -> Any:
@@ -60,7 +61,7 @@ def optimised_module(name: str, function: KernelFunction, machine: Machine) -> l
     """The kernel as an optimised LLVM module for `machine`."""
     text, native = _native_ir(function)
     module = llvm.parse_assembly(_for_machine(text, machine))
-    module.link_in(llvm.parse_assembly(_wrapper(name, native, module.triple)))
+    module.link_in(llvm.parse_assembly(_wrapper(name, native, machine, module.triple)))
     for defined in module.functions:
         if not defined.is_declaration and defined.name != name:
             defined.linkage = "internal"
@@ -113,13 +114,16 @@ def _for_machine(text: str, machine: Machine) -> str:
     return re.sub(r'^target datalayout = .*$', f'target datalayout = "{layout}"', text, flags=re.MULTILINE)
 
 
-def _wrapper(name: str, native: str, triple: str) -> str:
+def _wrapper(name: str, native: str, machine: Machine, triple: str) -> str:
     """A module with the C function `name` that calls Numba's `native`, whose first two arguments are out-parameters of no use here."""
     module = ir.Module()
     module.triple = triple
     arguments = [_WORD.as_pointer(), _BYTES, _BYTES, _BYTES, _WORD, _WORD]
     callee = ir.Function(module, ir.FunctionType(ir.IntType(32), [_BYTES, _BYTES, *arguments]), native)
     wrapper = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    wrapper.attributes.add("nounwind")
+    if machine.isa.vector_bytes > _STACK_BYTES:
+        wrapper.attributes.alignstack = machine.isa.vector_bytes  # else spilled vectors may cross cache lines, by chance of each process
     for argument in wrapper.args[:_POINTERS]:
         argument.add_attribute("noalias")
     builder = ir.IRBuilder(wrapper.append_basic_block())
