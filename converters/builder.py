@@ -148,6 +148,13 @@ class Layer:
             raise self.error(f"{names[0]} should have {rank} axes, got the shape {found.shape}")
         return found
 
+    def per_channel(self, name: str) -> Array:
+        """A weight with one value for each channel of the input."""
+        found = self.weight(name, rank=1)
+        if found.shape != self.shape[-1:]:
+            raise self.error(f"{name} should have {self.shape[-1]} values, one for each channel, got {len(found)}; save the model again")
+        return found
+
     def bias(self) -> Array | None:
         return self.weight("bias", rank=1) if self.options.flag("use_bias", True) else None
 

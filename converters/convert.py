@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from edge.ops import Activation
 from edge.preprocess import Preprocess, default_for, preset
 from edge.program import Program
 from edge.tensors import Encoding
+from edge.verifier import verify
 
 Progress = Callable[[str, int, int], None]
 """Told of each step: its name, how much of it is done, and how much there is."""
@@ -83,12 +85,7 @@ def convert(
     tell("reading", 0, 1)
     setup = _prepare(read_keras(Path(source), input_shape=input_shape), input_dtype, preprocess)
     calibration, examples = setup.samples(calibrate, CALIBRATION_ARRAYS), setup.samples(data, DATA_ARRAYS)
-    tell("simplifying", 0, 1)
-    simple = run_passes(setup.graph)
-    if calibration is not None and (bits == 8 or activation_bits == 1):
-        request = replace(request, statistics=_statistics(simple, calibration, tell, deviations=activation_bits == 1))
-    tell("choosing bits", 0, 1)
-    graph = choose_bits(simple, request)
+    graph = _lowered(setup.graph, request, calibration, tell)
     tell("packing", 0, 1)
     program = _program(setup, graph, request, _labels(labels, setup, graph))
     agreement = _compare(setup.graph, program, calibration if examples is None else examples, tell)
@@ -136,6 +133,18 @@ def _prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str |
     return _Setup(model, graph, dtype, chosen if is_picture else None)
 
 
+def _lowered(graph: Graph, request: Request, calibration: Samples | None, tell: Progress) -> Graph:
+    """The graph simplified and at the bits that were asked for; `calibration` counts only where ranges or centres are needed."""
+    # Weights that become infinite are refused when they are packed, with the name of the layer.
+    with np.errstate(all="ignore"):
+        tell("simplifying", 0, 1)
+        simple = run_passes(graph)
+        if calibration is not None and (request.bits == 8 or request.activation_bits == 1):
+            request = replace(request, statistics=_statistics(simple, calibration, tell, deviations=request.activation_bits == 1))
+        tell("choosing bits", 0, 1)
+        return choose_bits(simple, request)
+
+
 class _Told:
     """The arrays of samples; whoever iterates over them tells how far it is."""
 
@@ -163,6 +172,8 @@ def _labels(labels: Sequence[str] | str | os.PathLike[str] | None, setup: _Setup
     if labels is None:
         return None
     names = read_labels(labels) if isinstance(labels, (str, os.PathLike)) else tuple(labels)
+    if any(unicodedata.category(character) == "Cc" for name in names for character in name):
+        raise InputError("the labels hold control characters, which terminals would obey; give plain names")
     output = _outputs(setup.model, graph)[0]
     check_labels(names, graph.types[graph.outputs[0]].shape[-1], kind=output["kind"])
     return names
@@ -202,7 +213,9 @@ def _program(setup: _Setup, graph: Graph, request: Request, labels: tuple[str, .
         "layers": [dataclasses.asdict(row) for row in rows],
         "notes": {row.name: row.note for row in rows if row.note},
     }
-    return to_program(graph, {name: value for name, value in metadata.items() if value is not None})
+    program = to_program(graph, {name: value for name, value in metadata.items() if value is not None})
+    verify(program)
+    return program
 
 
 def _contents(paths: dict[str, Path], graph: Graph, program: Program) -> tuple[dict[str, bytes], str | None]:

@@ -130,14 +130,14 @@ def batch_normalization(layer: Layer, build: Builder) -> str:
     rank = len(layer.shape)
     if layer.options.wholes("axis", (-1,)) not in ((-1,), (rank,)):
         raise layer.error(f"axis {layer.call.config.get('axis')!r} is not supported, expected the channels, -1")
-    mean, variance = layer.weight("moving_mean", rank=1), layer.weight("moving_variance", rank=1)
+    mean, variance = layer.per_channel("moving_mean"), layer.per_channel("moving_variance")
     epsilon = np.float32(layer.options.number("epsilon", 1e-3))
     inverse = _inverse_root(variance + epsilon, layer)
     if layer.options.flag("scale", True):
-        inverse = inverse * layer.weight("gamma", rank=1)
+        inverse = inverse * layer.per_channel("gamma")
     shift = -mean * inverse
     if layer.options.flag("center", True):
-        shift = layer.weight("beta", rank=1) + shift
+        shift = layer.per_channel("beta") + shift
     return build.add("affine", layer, layer.input, constants={"mul": float32(inverse), "add": float32(shift)})
 
 

@@ -43,6 +43,8 @@ def _base(source: Path, destination: str | os.PathLike[str] | None) -> Path:
 def check_replaceable(paths: Mapping[str, Path], *, force: bool) -> None:
     """Raise `InputError` where a file is in the way that edge did not write, unless `force`, or anything else is."""
     for name, path in paths.items():
+        if not path.parent.is_dir():
+            raise InputError(f"cannot write {path}: there is no folder {path.parent}; make it first or name another destination")
         if path.is_dir():
             raise InputError(f"{path} is a folder; name another destination")
         if path.exists() and not force and not _is_ours(name, path):
@@ -67,7 +69,7 @@ def write_all(files: Mapping[Path, bytes]) -> None:
             target = Path(os.path.realpath(path))
             temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.new")
             staged[temporary] = target
-            write_atomically(temporary, [content])
+            _write(temporary, content, path)
         for temporary, target in staged.items():
             os.replace(temporary, target)
     except OSError as err:
@@ -75,3 +77,11 @@ def write_all(files: Mapping[Path, bytes]) -> None:
     finally:
         for temporary in staged:
             temporary.unlink(missing_ok=True)
+
+
+def _write(temporary: Path, content: bytes, path: Path) -> None:
+    """Write a temporary file; errors speak of `path`, which it stands for."""
+    try:
+        write_atomically(temporary, [content])
+    except EdgeError as err:
+        raise EdgeError(str(err).replace(str(temporary), str(path))) from err

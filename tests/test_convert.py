@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import edge
 from edge.converters import convert as module
 from edge.converters import outputs
 from edge.converters.outputs import check_replaceable, targets, write_all
 from edge.converters.report import Agreement, Report, advice
+from edge.converters.samples import load_samples
 from edge.converters.tflite import is_edge_tflite
 from edge.errors import EdgeError, InputError, MissingPackage, ModelError
 from edge.format import MAGIC, read
@@ -159,6 +161,26 @@ def test_outputs_that_are_no_classes_are_compared_by_value() -> None:
     assert Agreement(5, None, 0.25).text() == "largest difference to the source on 5 pictures: 0.25"
 
 
+def test_pictures_of_a_folder_calibrate_and_compare(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    pictures = np.random.default_rng(2).integers(0, 256, (3, 12, 10, 3)).astype(np.uint8)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"{number}.png")
+    by_folder = edge.convert(FLOAT, tmp_path / "a", bits=8, calibrate=tmp_path / "pictures")
+    by_paths = edge.convert(FLOAT, tmp_path / "b", bits=8, calibrate=sorted((tmp_path / "pictures").iterdir()))
+    by_array = edge.convert(FLOAT, tmp_path / "c", bits=8, calibrate=pictures)
+    assert by_folder.agreement == by_paths.agreement == by_array.agreement
+    assert by_folder.agreement is not None and by_folder.agreement.pictures == 3
+    assert (tmp_path / "a.edge").read_bytes() == (tmp_path / "b.edge").read_bytes() == (tmp_path / "c.edge").read_bytes()
+
+
+def test_calibration_takes_pictures_from_the_whole_set() -> None:
+    array = np.arange(10, dtype=np.float32).reshape(10, 1)
+    samples = load_samples(array, shape=(1,), dtype="float32", preprocess=None, array_names=())
+    assert [float(value[0]) for value, _ in samples.first(4)] == [0, 3, 6, 9]
+    assert samples.first(10) is samples
+
+
 # -- the input -----------------------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +205,7 @@ def test_other_models_take_floats_unless_the_preset_is_bytes(tmp_path: Path) -> 
         ({"input_dtype": "uint8", "preprocess": "unit"}, "takes pixels 0..255, but the network sees"),
         ({"preprocess": "instagram"}, "unknown preset"),
         ({"labels": ["a", "b"]}, "expected 10 names"),
+        ({"labels": ["\x1b[2J"] * 10}, "control characters"),
         ({"formats": ["onnx"]}, "formats should be among edge, tflite, got onnx"),
         ({"formats": []}, "got none"),
         ({"data": np.zeros((2, 5, 5, 1), np.float32)}, r"has the shape \(5, 5, 1\), but the network takes \(28, 28, 1\)"),
@@ -234,6 +257,11 @@ def test_only_files_that_edge_wrote_are_replaced(name: str, tmp_path: Path) -> N
     assert path.read_bytes() != b"mine"
 
 
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no folder .*nowhere; make it first"):
+        edge.convert(DIGITS, tmp_path / "nowhere" / "net.edge")
+
+
 def test_a_folder_in_the_way_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "net.edge").mkdir()
     with pytest.raises(InputError, match="is a folder"):
@@ -251,7 +279,7 @@ def test_both_files_are_written_or_none(tmp_path: Path, monkeypatch: pytest.Monk
         write(path, pieces)
 
     monkeypatch.setattr(outputs, "write_atomically", full)
-    with pytest.raises(EdgeError, match="No space left"):
+    with pytest.raises(EdgeError, match=r"cannot write .*/digits\.tflite: No space left"):
         edge.convert(DIGITS, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"digits.edge": old}
 

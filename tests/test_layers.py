@@ -191,6 +191,7 @@ NORM = {name: np.ones(4, np.float32) for name in ("gamma", "beta", "moving_mean"
         ("QuantConv2D", {**CONV, "padding": "same", "pad_values": -1.0}, KERNEL, "pad_values -1"),
         ("BatchNormalization", {"axis": 1}, NORM, "axis 1 is not supported"),
         ("BatchNormalization", {"epsilon": -2.0}, NORM, "must be positive"),
+        ("BatchNormalization", {}, {**NORM, "gamma": np.ones(1, np.float32)}, "gamma should have 4 values, one for each channel, got 1"),
         ("ReLU", {"threshold": 0.5}, {}, "threshold 0.5 is not supported"),
         ("ReLU", {"max_value": 6, "negative_slope": 0.1}, {}, "max_value 6 together with negative_slope"),
         ("Softmax", {"axis": 1}, {}, "axis 1 is not supported"),
