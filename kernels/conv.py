@@ -79,7 +79,8 @@ def _sums_inside(weights: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> 
     """Sums of weights (O, kh, kw) over rectangles of taps, (row ranges, column ranges, O), from sums over all that start at tap (0, 0)."""
     sums = np.pad(weights, ((0, 0), (1, 0), (1, 0))).cumsum(axis=1).cumsum(axis=2).transpose(1, 2, 0)
     by_row = sums[rows[:, 1]] - sums[np.minimum(rows[:, 0], rows[:, 1])]
-    return by_row[:, columns[:, 1]] - by_row[:, np.minimum(columns[:, 0], columns[:, 1])]
+    inside: np.ndarray = by_row[:, columns[:, 1]] - by_row[:, np.minimum(columns[:, 0], columns[:, 1])]
+    return inside
 
 
 @dataclass(frozen=True)
