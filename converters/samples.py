@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge.errors import InputError
 from edge.graph import Array
-from edge.inputs import Inputs, Item, expand_inputs
 from edge.preprocess import Preprocess
+
+if TYPE_CHECKING:  # reading pictures loads Pillow, which a conversion without examples does not need
+    from edge.inputs import Inputs, Item
 
 Source = str | os.PathLike[str] | Array | Sequence[str | os.PathLike[str]]
 CALIBRATION_ARRAYS = ("x_train", "x", "images", "x_test")
@@ -66,11 +69,15 @@ def load_samples(
     kind = np.dtype(dtype)
     if isinstance(source, np.ndarray):
         return Samples(_items(source, shape), shape, kind, preprocess)
+    from edge.inputs import expand_inputs
+
     paths = [source] if isinstance(source, (str, os.PathLike)) else source
     return Samples(expand_inputs(paths, shape=shape, array_names=array_names), shape, kind, preprocess)
 
 
 def _items(array: Array, shape: tuple[int, ...]) -> tuple[Item, ...]:
+    from edge.inputs import Item
+
     batch = array[None] if array.ndim == len(shape) else array
     if batch.ndim != len(shape) + 1 or batch.dtype.kind not in "fiu":
         raise InputError(f"the examples should be numbers of the shape (N, {', '.join(map(str, shape))}), got {array.dtype} {array.shape}")
