@@ -10,6 +10,7 @@ import pytest
 
 import edge
 from edge.compare import Comparison, compare
+from edge.compare_layers import EXACT
 from edge.engine import Engine
 from edge.tflite_runner import load_tflite
 
@@ -71,6 +72,7 @@ def test_every_bit_is_kerass_but_for_ties(layerwise: Comparison) -> None:
     print(f"{values:,} packed values, {ties} ties")
     assert layerwise.oracle.startswith("Keras")
     assert layerwise.examples == PICTURES
+    assert {layer.precision for layer in layerwise.layers} == {EXACT}  # no weight was given up
     assert [layer.flipped_bits for layer in packed] == [0] * len(packed)
     assert ties <= MOST_TIES * values
 
