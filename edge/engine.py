@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.errors import EdgeError, InputError
+from edge.errors import EdgeError, FormatError, InputError
 from edge.kernels import bitpack
 from edge.kernels.arithmetic import quantize
 from edge.kernels.cache import KERNEL, Progress, addresses
@@ -84,6 +84,8 @@ class Engine:
         progress: Progress | None = None,
         guard: bool = False,
     ) -> None:
+        if len(program.inputs) != 1:
+            raise FormatError(f"the file takes {len(program.inputs)} inputs, expected 1; convert a model that takes one picture")
         self.program = program
         self.machine = machine or detect()
         self.threads = max(1, min(threads, most_threads()))
@@ -360,4 +362,9 @@ def load(
 
     program = read(path, mmap=mmap)
     verify(program)
-    return Engine(program, machine=machine, threads=threads, progress=progress)
+    try:
+        return Engine(program, machine=machine, threads=threads, progress=progress)
+    except MemoryError as err:
+        raise FormatError(
+            f"{path} does not fit in memory: its tensors take {program.arena_bytes:,} bytes; close programs or use a larger machine"
+        ) from err
