@@ -23,8 +23,6 @@ LEAST_ACCURACY = 0.988
 MOST_TIES = 1e-7  # per packed value
 MOST_TIED_PICTURES = 3
 
-pytestmark = pytest.mark.skipif(not MNIST.exists(), reason="MNIST is not in the folder shared beside the repository")
-
 
 @pytest.fixture(scope="module")
 def keras() -> Any:
@@ -38,6 +36,8 @@ def keras() -> Any:
 @pytest.fixture(scope="module")
 def mnist() -> tuple[np.ndarray, np.ndarray]:
     """The 10,000 test pictures (N, 28, 28, 1) and their classes."""
+    if not MNIST.exists():
+        pytest.skip("MNIST is not in the folder shared beside the repository")
     with np.load(MNIST) as data:
         return data["x_test"].reshape(-1, 28, 28, 1), data["y_test"].reshape(-1)
 
