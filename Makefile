@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tflite-runtime bench-twin bench-digits bench-resnet lint clean
+.PHONY: help demo test test-slow test-tflite-runtime bench-twin bench-digits bench-resnet bench-conv plot docs lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,16 @@ bench-digits: $(VENV)/.tests  ## the example against its int8 twin in LiteRT; wr
 
 bench-resnet: $(VENV)/.tests  ## accuracy and time of ResNet-8 at 32 and 8 bits; writes benchmarks/results/resnet8.md
 	$(BIN)/python -m pytest -q -s benchmarks/test_resnet8.py
+
+bench-conv: $(VENV)/.tests  ## 3x3 convolutions alone, each kind; writes benchmarks/results/conv.md
+	$(BIN)/python -m pytest -q -s benchmarks/test_conv.py
+
+plot: benchmarks/results/digits.json $(VENV)/.tests  ## draw docs/results.png from the last benchmark
+	$(PIP) install matplotlib
+	$(BIN)/python benchmarks/plot.py
+
+docs: $(VENV)/.tests  ## write the pages of docs/ that are made from the code
+	$(BIN)/python docs/generate.py
 
 lint: $(VENV)/.tests  ## formatting, style and types
 	$(BIN)/ruff check .
