@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tflite-runtime bench-twin bench-digits bench-resnet bench-conv plot docs lint clean
+.PHONY: help demo test test-slow test-tflite-runtime bench-twin bench-digits bench-resnet bench-conv plot bundled docs lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-conv: $(VENV)/.tests  ## 3x3 convolutions alone, each kind; writes benchma
 plot: benchmarks/results/digits.json $(VENV)/.tests  ## draw docs/results.png from the last benchmark
 	$(PIP) install matplotlib
 	$(BIN)/python benchmarks/plot.py
+
+bundled: $(VENV)/.tests  ## convert the example into the file that ships with the package
+	$(BIN)/edge convert examples/digits.h5 --bits 1 --format edge -o edge/data/digits.edge
 
 docs: $(VENV)/.tests  ## write the pages of docs/ that are made from the code
 	$(BIN)/python docs/generate.py

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+import edge
 from edge.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,3 +47,29 @@ def test_every_make_target_named_in_documents_exists() -> None:
     for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         named = set(re.findall(r"\bmake ([a-z0-9-]+)", document.read_text(encoding="utf-8")))
         assert named <= targets, f"{document.name}: {named - targets}"
+
+
+def results(name: str) -> dict[str, dict[str, object]]:
+    """The rows of a stored benchmark by name (or kind and size)."""
+    report = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return {row["name"]: row for row in report["rows"]}
+
+
+def test_figures_of_the_readme_are_those_of_the_stored_benchmarks() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row in results("digits").values():
+        for figure in (f"{row['median_us']:.1f} µs", f"{row['accuracy_percent']:.2f} %", f"{row['file_bytes']:,}"):
+            assert figure in text, f"README.md does not say {figure}"
+    for row in results("resnet8").values():
+        for figure in (f"{row['accuracy_percent']:.2f} %", f"{row['median_us']:.0f} µs"):
+            assert figure in text, f"README.md does not say {figure}"
+    conv = (ROOT / "benchmarks" / "results" / "conv.md").read_text(encoding="utf-8")
+    mean = re.search(r"signs to signs: ([\d,]+) G", conv)
+    assert mean and f"{mean[1]} G multiply-accumulates" in text
+
+
+def test_the_file_that_ships_is_what_the_example_converts_to(tmp_path: Path) -> None:
+    edge.convert(ROOT / "examples" / "digits.h5", tmp_path / "digits.edge", formats=("edge",))
+    converted = (tmp_path / "digits.edge").read_bytes()
+    assert (ROOT / "edge" / "data" / "digits.edge").read_bytes() == converted, "run: make bundled"
+    assert results("digits")["edge, 1 bit"]["file_bytes"] == len(converted), "run: make bench-digits"
