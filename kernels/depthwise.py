@@ -13,7 +13,7 @@ import numpy as np
 from edge.kernels.arguments import OVERREAD, epilogue, is_leaky
 from edge.kernels.isa import Machine
 from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering
-from edge.kernels.shapes import DepthwiseVariant, depthwise_pixels
+from edge.kernels.shapes import DepthwiseVariant, depthwise_pixels, depthwise_repeats
 from edge.tensors import Encoding
 
 _KINDS = {
@@ -29,9 +29,14 @@ def _variant(low: Lowering) -> DepthwiseVariant:
     out = low.output
     lanes = 16 if low.machine.isa.vector_bytes == 64 else 8
     kind = _KINDS[low.call.inputs[0].encoding, low.call.constants["filter"].encoding]
-    gathered = out.channels != low.input().channels
-    pixels = depthwise_pixels(low.machine, lanes, out.width, gathered=gathered)
-    return DepthwiseVariant(kind, out.type.encoding.name.lower(), pixels, lanes, gathered, low.has("scale"), is_leaky(low))
+    repeats = depthwise_repeats(lanes, _multiplier(low))
+    pixels = depthwise_pixels(low.machine, lanes, out.width, gathered=repeats == 0)
+    return DepthwiseVariant(kind, out.type.encoding.name.lower(), pixels, lanes, repeats, low.has("scale"), is_leaky(low))
+
+
+def _multiplier(low: Lowering) -> int:
+    """Filters that read the same channel."""
+    return low.output.channels // low.input().channels
 
 
 def _tap_bytes(low: Lowering) -> int:
@@ -53,8 +58,7 @@ def _channel_bytes(low: Lowering) -> int:
     """The offset of the bytes, in a pixel, of the channel that every output channel reads."""
     channels = low.output.channels
     table = np.zeros(channels + OVERREAD, np.int32)
-    multiplier = channels // low.input().channels
-    table[:channels] = np.arange(channels) // multiplier * (low.call.inputs[0].encoding.bits // 8)
+    table[:channels] = np.arange(channels) // _multiplier(low) * (low.call.inputs[0].encoding.bits // 8)
     return low.derived.add(table)
 
 
@@ -68,7 +72,7 @@ def _lower(low: Lowering) -> Lowered:
         image.offset - low.i("pad_top") * image.row_bytes - low.i("pad_left") * image.pixel_bytes,
         low.i("stride_h") * image.row_bytes, low.constant("filter"),
         out.height, out.width, out.offset, out.pixel_bytes, out.row_bytes, out.channels,
-        _zero_table(low), _channel_bytes(low) if variant.gathered else 0,
+        _zero_table(low), _multiplier(low) if variant.repeats else _channel_bytes(low),
         *epilogue(low, scaled=variant.scaled, biased=True),
     )  # fmt: skip
     macs = low.instruction.definition.macs(low.call, out.type.shape)

@@ -1,8 +1,9 @@
 """The code of depthwise convolutions: rows of tiles, vectors across channels, and the epilogue of all convolutions.
 
-A tile is `pixels` neighbouring output pixels times one vector of channels; its accumulators stay in registers over the whole window. With
-one filter a channel the vector is a load from the pixel; with more, output channel o reads channel o // multiplier, whose byte in the pixel
-comes from a table. A unit of work is one output row of `GROUP` vectors of channels; parts take consecutive units.
+A tile is `pixels` neighbouring output pixels times one vector of channels; its accumulators stay in registers over the whole window.
+Output channel o reads channel o // multiplier: a vector loads the channels it reads and repeats them, or, where the multiplier does not
+allow that, gathers them with the help of a table. A unit of work is one output row of `GROUP` vectors of channels; parts take consecutive
+units.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from edge.kernels.tile import F32, I8, I32, I64, step
 
 # The argument row, as `edge.kernels.depthwise` writes it.
 PIXEL_STEP, TAPS_H, ROW_STEP, TAPS_W, COLUMN_STEP, TAP_BYTES = range(6)
-X, X_ROW, FILTER, HEIGHT, WIDTH, Y, Y_PIXEL, Y_ROW, CHANNELS, TABLE, CHANNEL_BYTES = range(6, 17)
+X, X_ROW, FILTER, HEIGHT, WIDTH, Y, Y_PIXEL, Y_ROW, CHANNELS, TABLE, READS = range(6, 17)  # READS: multiplier, or offset of the table
 EPILOGUE = 17  # and the six after it
 
 GROUP = 4  # vectors of channels in a unit
@@ -37,17 +38,20 @@ def kernel(variant: DepthwiseVariant, machine: Machine) -> KernelFunction:
     compute = _tile(variant, machine)
     octets = memory("u8")
     filter_bits = {"f32f32": 32, "f32bits": 1}.get(variant.kind, 8)
-    value_bytes = 0 if variant.gathered else 4 if variant.kind.startswith("f32") else 1
+    value_bytes = 4 if variant.kind.startswith("f32") else 1
+    repeats = variant.repeats
 
     @inlined
     def tile(args: Any, arena: Any, constants: Any, scratch: Any, x: Any, out: Any, channel: Any) -> None:
-        compute(
-            octets.at(arena, x + channel * value_bytes),
-            octets.at(constants, args[FILTER] + channel * filter_bits // 8),
-            octets.at(constants, args[CHANNEL_BYTES] + 4 * channel),
-            octets.at(scratch, 0),
-            args,
-        )
+        table = 0
+        if repeats == 0:
+            table = args[READS] + 4 * channel
+        elif repeats == 1:
+            x += channel * value_bytes
+        else:
+            x += channel // args[READS] * value_bytes
+        filters = octets.at(constants, args[FILTER] + channel * filter_bits // 8)
+        compute(octets.at(arena, x), filters, octets.at(constants, table), octets.at(scratch, 0), args)
         for p in range(pixels):
             left = args[CHANNELS] - channel
             ends(args, arena, constants, scratch, 4 * lanes * p, out + p * args[Y_PIXEL], channel, left, args[TABLE])
@@ -150,7 +154,7 @@ class _Tile:
     def _filters(self, pointer: ir.Value) -> ir.Value:
         if self.floating:
             return step(self.variant.kind, self.machine).filters(self.builder, pointer, self.variant.lanes)
-        return self._widened(self._load(pointer), signed=True)
+        return self._widened(self._load(pointer, self.variant.lanes), signed=True)
 
     def _multiply(self, acc: ir.Value, values: ir.Value, filters: ir.Value) -> ir.Value:
         if self.floating:
@@ -159,12 +163,18 @@ class _Tile:
 
     def _values(self, pixel: ir.Value) -> ir.Value:
         """What the lanes read of a pixel, as accumulators are."""
-        found = self._gather(pixel) if self.variant.gathered else self._load(pixel)
+        found = self._load_repeated(pixel) if self.variant.repeats else self._gather(pixel)
         return found if self.floating else self._widened(found, signed=self.variant.kind == "i8i8")
 
-    def _load(self, pointer: ir.Value) -> ir.Value:
-        kind = ir.VectorType(self.stored, self.variant.lanes)
+    def _load(self, pointer: ir.Value, lanes: int) -> ir.Value:
+        kind = ir.VectorType(self.stored, lanes)
         return self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=1)
+
+    def _load_repeated(self, pixel: ir.Value) -> ir.Value:
+        lanes, repeats = self.variant.lanes, self.variant.repeats
+        channels = self._load(pixel, lanes // repeats)
+        places = ir.Constant(ir.VectorType(I32, lanes), [lane // repeats for lane in range(lanes)])
+        return self.builder.shuffle_vector(channels, channels, places) if repeats > 1 else channels
 
     def _gather(self, pixel: ir.Value) -> ir.Value:
         builder, kind = self.builder, ir.VectorType(self.stored, self.variant.lanes)

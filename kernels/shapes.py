@@ -63,28 +63,37 @@ def tile_pixels(kind: str, machine: Machine, lanes: int, width: int) -> int:
 class DepthwiseVariant:
     """What the code of a depthwise convolution is specialised for; everything else is an argument.
 
-    `gathered`: there are several filters a channel; `scaled` and `leaky` as in `ConvVariant`.
+    `repeats` says how often a vector repeats every channel it reads (0: not evenly, channels come from a table); `scaled` and `leaky` are
+    as in `ConvVariant`.
     """
 
     kind: str
     output: str
     pixels: int
     lanes: int
-    gathered: bool
+    repeats: int
     scaled: bool
     leaky: bool
 
     @property
     def name(self) -> str:
-        flags = "".join(letter for letter, on in zip("gsl", (self.gathered, self.scaled, self.leaky), strict=True) if on)
-        return f"depthwise_conv2d_{self.kind}_{self.output}_{self.pixels}x{self.lanes}{flags}"
+        flags = "".join(letter for letter, on in zip("sl", (self.scaled, self.leaky), strict=True) if on)
+        return f"depthwise_conv2d_{self.kind}_{self.output}_{self.pixels}x{self.lanes}_{self.repeats}{flags}"
+
+
+def depthwise_repeats(lanes: int, multiplier: int) -> int:
+    """How often each channel is repeated in a vector of `lanes` filters, `multiplier` of which read the same channel."""
+    if lanes % multiplier == 0:
+        return multiplier
+    return lanes if multiplier % lanes == 0 else 0
 
 
 def depthwise_pixels(machine: Machine, lanes: int, width: int, *, gathered: bool) -> int:
-    """Pixels of a depthwise tile for an image `width` pixels wide: a power of two, for few variants."""
+    """Pixels of a depthwise tile for an image `width` pixels wide, with the least waste at the row's end; few, for few variants."""
     registers = max(1, 4 * lanes // machine.isa.vector_bytes)
-    most = 2 if gathered else 8 // registers
-    return max(pixels for pixels in (1, 2, 4, 8) if pixels <= min(most, width))
+    most = min(width, 2 if gathered else 8 // registers)
+    cost = {pixels: -(-width // pixels) * (pixels + 1) for pixels in (1, 2, 4, 7, 8) if pixels <= most}
+    return min(cost, key=lambda pixels: (cost[pixels], -pixels))
 
 
 @dataclass(frozen=True)
@@ -106,15 +115,13 @@ class PoolVariant:
 def pool_lanes(machine: Machine, lane_bytes: int, count: int) -> int:
     """How many of a pixel's `count` elements to take at once, with accumulators of `lane_bytes`.
 
-    Up to 4 registers where that divides the pixel. Else one register, or less: the loads of the last elements read past the pixel, by less
-    than 64 bytes.
+    4 or 2 registers where that divides the pixel, less than one where that is the pixel, else one: the loads of the last elements read past
+    the pixel, by less than 64 bytes.
     """
-    lanes = machine.isa.vector_bytes // lane_bytes
-    while lanes < count and count % (2 * lanes) == 0 and 2 * lanes * lane_bytes <= 4 * machine.isa.vector_bytes:
-        lanes *= 2
-    while lanes // 2 >= count:
-        lanes //= 2
-    return lanes
+    register = machine.isa.vector_bytes // lane_bytes
+    if count < register and count & (count - 1) == 0:
+        return count
+    return next((n * register for n in (4, 2) if count % (n * register) == 0), register)
 
 
 VALUES = 16  # values that elementwise kernels take at once
