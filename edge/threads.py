@@ -60,7 +60,9 @@ def groups_of(parts: Sequence[int]) -> np.ndarray:
 
 
 # Work a microsecond of one thread gets done, by the start of the kernel's name: rough, since it decides only what is worth splitting.
-_WORK_PER_MICROSECOND = {"conv2d_bits": 300_000, "conv2d_u8i8": 80_000, "conv2d_i8i8": 80_000, "conv2d_f32": 30_000, "": 2_000}
+_WORK_PER_MICROSECOND = {
+    "conv2d_bits": 300_000, "conv2d_u8i8": 80_000, "conv2d_i8i8": 80_000, "conv2d_f32": 30_000, "depthwise_conv2d": 20_000, "": 8_000,
+}  # fmt: skip
 _WORTH_SPLITTING_MICROSECONDS = 10.0
 _PARTS_PER_THREAD = 4
 

@@ -28,6 +28,11 @@ def _code(name: str) -> Code:
     return Code(name, build)
 
 
+def _work(nbytes: int) -> int:
+    """Bytes moved, as the values that other kernels would compute meanwhile."""
+    return nbytes // 8
+
+
 # -- halos ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -36,12 +41,11 @@ def lower_halo(tensor: Place) -> Lowered:
     kind = tensor.type
     halo = kind.halo
     value = kind.zero_point & 0xFF if kind.encoding in (Encoding.INT8, Encoding.UINT8) else 0
-    inner = tensor.width * kind.pixel_bytes
-    args = (
-        tensor.offset, kind.row_bytes, tensor.height, halo.top, halo.bottom,
-        halo.left * kind.pixel_bytes, halo.right * kind.pixel_bytes, inner, value,
-    )  # fmt: skip
-    return Lowered(_code("fill_halo"), args, work=kind.nbytes - inner * tensor.height)
+    rows = tensor.height + halo.top + halo.bottom
+    left, right = halo.left * kind.pixel_bytes, halo.right * kind.pixel_bytes
+    args = (tensor.offset, kind.row_bytes, rows, halo.top, tensor.height, left, right, value)
+    filled = kind.nbytes - tensor.height * tensor.width * kind.pixel_bytes
+    return Lowered(_code("fill_halo"), args, work=_work(filled))
 
 
 # -- reshape -------------------------------------------------------------------------------------------------------------------
@@ -54,7 +58,7 @@ def _lower_reshape(low: Lowering) -> Lowered:
     if source.offset == out.offset:
         rows = 0
     args = (rows, row_bytes, _CHUNK_BYTES, out.offset, out.row_bytes, _CHUNK_BYTES, source.offset, _stream(source)[1], source.row_bytes)
-    return Lowered(_code("reshape"), args, work=rows * row_bytes)
+    return Lowered(_code("reshape"), args, work=_work(rows * row_bytes))
 
 
 def _stream(place: Place) -> tuple[int, int]:
@@ -74,7 +78,7 @@ def _lower_pad(low: Lowering) -> Lowered:
         source.offset, source.row_bytes, source.height, source.width * source.pixel_bytes,
         low.i("pad_top"), low.i("pad_left") * out.pixel_bytes, _pattern(low),
     )  # fmt: skip
-    return Lowered(_code("pad2d"), args, work=out.height * row_bytes)
+    return Lowered(_code("pad2d"), args, work=_work(out.height * row_bytes))
 
 
 def _pattern(low: Lowering) -> int:
@@ -102,7 +106,7 @@ def _lower_concat(low: Lowering) -> Lowered:
         out.height, out.width, _CHUNK_PIXELS, out.offset, out.row_bytes, _CHUNK_PIXELS * out.pixel_bytes,
         out.pixel_bytes, sum(used), len(sources), *inputs,
     )  # fmt: skip
-    return Lowered(_code("concat"), args, work=out.height * out.width * out.pixel_bytes)
+    return Lowered(_code("concat"), args, work=_work(out.height * out.width * out.pixel_bytes))
 
 
 KERNELS = (

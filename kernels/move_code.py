@@ -22,19 +22,17 @@ _MEMCPY_BYTES = 512  # from here on a call costs less than it saves
 
 
 def fill_halo() -> KernelFunction:
-    """The arguments are those of `edge.kernels.move.lower_halo`."""
+    """A unit of work is a row, the halo's included. The arguments are those of `edge.kernels.move.lower_halo`."""
 
     def kernel(args: Any, arena: Any, constants: Any, scratch: Any, part: Any, parts: Any) -> None:
-        if part != 0:
-            return
-        start, row, height, value = args[0], args[1], args[2], args[8]
-        _put(arena, start, value, args[3] * row)
-        first = start + args[3] * row
-        for y in range(height):
-            line = first + y * row
-            _put(arena, line, value, args[5])
-            _put(arena, line + args[5] + args[7], value, args[6])
-        _put(arena, first + height * row, value, args[4] * row)
+        start, row_bytes, rows, top, height, left, right, value = args[0], args[1], args[2], args[3], args[4], args[5], args[6], args[7]
+        for y in range(rows * part // parts, rows * (part + 1) // parts):
+            row = start + y * row_bytes
+            if (y < top) | (y >= top + height):
+                _put(arena, row, value, row_bytes)
+            else:
+                _put(arena, row, value, left)
+                _put(arena, row + row_bytes - right, value, right)
 
     return kernel
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from fenced import fenced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_runs import Run, assert_agrees, expected, tolerance
@@ -22,12 +23,14 @@ from edge.engine import Engine
 from edge.kernels import cache
 from edge.kernels.arithmetic import dequantize
 from edge.kernels.build import assembly
+from edge.kernels.cache import KERNEL, addresses
 from edge.kernels.isa import ISAS, Machine, available, detect
 from edge.kernels.loop import LOOP
-from edge.kernels.registry import Code, Derived, Lowering, kernels, select
+from edge.kernels.move import lower_halo
+from edge.kernels.registry import Code, Derived, Lowering, Place, kernels, select
 from edge.kernels.tile import has_fma
 from edge.ops import OPS
-from edge.tensors import Encoding
+from edge.tensors import Encoding, Halo, TensorType
 
 MACHINES = {isa.name: detect(isa.name) for isa in available()}
 BEST = next(iter(MACHINES))
@@ -137,6 +140,20 @@ def test_parts_write_the_same_bytes_in_any_order(op: str) -> None:
             for parts in (2, 3, 7, 1000):
                 order = np.random.default_rng(seed).permutation(parts)
                 assert run.run(parts, order).stored == whole, f"{parts} parts differ from one\n{one}"
+
+
+def test_halos_are_filled_in_parts() -> None:
+    kind = TensorType((3, 4, 5), Encoding.INT8, 0.5, -7, Halo(1, 2, 3, 1))
+    lowered = lower_halo(Place(kind, 64))
+    function = KERNEL(addresses([lowered.code], MACHINES[BEST])[lowered.code.name])
+    args = np.array(lowered.args, np.int64)
+    image = np.pad(np.full((3, 4, 5), 1, np.int8), ((1, 2), (3, 1), (0, 0)), constant_values=-7)
+    for parts in (1, 2, 5, 1000):
+        arena = fenced(64 + kind.nbytes, at_end=True, spare=0)
+        arena[:] = 1
+        for part in range(parts):
+            function(args.ctypes.data, arena.ctypes.data, arena.ctypes.data, arena.ctypes.data, part, parts)
+        assert arena[64:].tobytes() == image.tobytes()
 
 
 # -- objects -------------------------------------------------------------------------------------------------------------------
