@@ -10,7 +10,7 @@ number of positions; a position is one scalar of every pixel (a 64-bit word, 4 b
     i8i8      4 bytes         4 int8           the same with x + 128 for x              the caller subtracts 128 * sum of w
     f32f32    float           float            acc = fma(x, w, acc)
     f32i8     float           int8             acc = fma(x, float(w), acc)
-    f32bits   float           1 bit            acc += x, or acc -= x where the bit is 1
+    f32bits   float           1 bit            acc = fma(x, -1 or +1, acc)
 
 Products of floats are summed one after the other in the order of the window, vectors lie across output channels alone, so that every
 machine with fused multiply-add gives the same float. Accumulators stay in registers over the whole window.
@@ -123,16 +123,15 @@ def _load_int8_as_float(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) ->
     return builder.sitofp(_load(I8)(builder, pointer, lanes), ir.VectorType(F32, lanes))
 
 
-def _load_mask(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value:
+def _load_signs(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value:
+    """Bits as -1.0 and +1.0: spread once for all pixels of the tile, so that a pixel costs what it costs with float filters."""
     octets = [builder.load(builder.gep(pointer, [INDEX(i)]), align=1) for i in range(lanes // 8)]
     word: ir.Value = builder.zext(octets[0], ir.IntType(lanes)) if lanes > 8 else octets[0]
     for i, octet in enumerate(octets[1:], 1):
         word = builder.or_(word, builder.shl(builder.zext(octet, word.type), word.type(8 * i)))
-    return builder.bitcast(word, ir.VectorType(ir.IntType(1), lanes))
-
-
-def _signed_add(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, minus: ir.Value) -> ir.Value:
-    return builder.select(minus, builder.fsub(acc, x), builder.fadd(acc, x))
+    kind = ir.VectorType(F32, lanes)
+    minus = builder.bitcast(word, ir.VectorType(ir.IntType(1), lanes))
+    return builder.select(minus, ir.Constant(kind, [-1.0] * lanes), ir.Constant(kind, [1.0] * lanes))
 
 
 def has_fma(machine: Machine) -> bool:
@@ -151,10 +150,12 @@ def step(kind: str, machine: Machine) -> Step:
     if kind in ("u8i8", "i8i8"):
         multiply = _vnni if _has_vnni(machine) else _widening
         return Step(I32, 32, I32, _load(I8, per_lane=4), _quads(kind == "i8i8"), multiply)
-    if kind == "f32bits":
-        return Step(F32, 1, F32, _load_mask, _spread, _signed_add)
     multiply = _fused if has_fma(machine) else _separate
-    filters, lane_bits = (_load(F32), 32) if kind == "f32f32" else (_load_int8_as_float, 8)
+    filters, lane_bits = {
+        "f32f32": (_load(F32), 32),
+        "f32i8": (_load_int8_as_float, 8),
+        "f32bits": (_load_signs, 1),
+    }[kind]
     return Step(F32, lane_bits, F32, filters, _spread, multiply)
 
 
