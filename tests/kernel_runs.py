@@ -84,16 +84,32 @@ class Run:
 
     def run(self, parts: int = 1, order: Iterable[int] | None = None) -> Result:
         """Run the kernel, its parts in the given order; asserts that nothing but the output changed."""
-        arena = self._arena()
-        for tensor, halo, values in zip(self._inputs(), self._halos, self.case.inputs, strict=True):
-            self._call(halo, arena)
-            _view(arena, tensor)[...] = _stored(values, tensor)
+        arena = self._prepared()
         if not self.case.in_place:
             self._call(self._output_halo, arena)
         before = arena.copy()
         for part in range(parts) if order is None else order:
             self._call(self.kernel, arena, part, parts)
         return self._result(arena, before)
+
+    def written(self, part: int, parts: int) -> np.ndarray:
+        """Which bytes of the output's tensor a part writes; not for cases in place."""
+        seen = []
+        for background in (0x00, 0xFF):  # a byte that is written differs from one of them
+            arena = self._prepared()
+            tensor = arena[self.output.offset : self.output.offset + self.output.type.nbytes]
+            tensor[:] = background
+            self._call(self.kernel, arena, part, parts)
+            seen.append(tensor != background)
+        return np.logical_or(*seen)
+
+    def _prepared(self) -> np.ndarray:
+        """An arena that holds the inputs."""
+        arena = self._arena()
+        for tensor, halo, values in zip(self._inputs(), self._halos, self.case.inputs, strict=True):
+            self._call(halo, arena)
+            _view(arena, tensor)[...] = _stored(values, tensor)
+        return arena
 
     def _inputs(self) -> list[Tensor]:
         return [self.program.tensors[i] for i in self.program.inputs]

@@ -142,6 +142,17 @@ def test_parts_write_the_same_bytes_in_any_order(op: str) -> None:
                 assert run.run(parts, order).stored == whole, f"{parts} parts differ from one\n{one}"
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_parts_write_disjoint_bytes(op: str) -> None:
+    for signature in signatures(op):
+        one = next(one for one in cases(op, signature, 100) if not one.in_place)
+        run = Run(one, MACHINES[BEST])
+        whole = run.written(0, 1).astype(int)
+        for parts in (2, 7):
+            each = sum(run.written(part, parts).astype(int) for part in range(parts))
+            assert np.array_equal(each, whole), f"a byte is written by several of {parts} parts, or by none\n{one}"
+
+
 def test_halos_are_filled_in_parts() -> None:
     kind = TensorType((3, 4, 5), Encoding.INT8, 0.5, -7, Halo(1, 2, 3, 1))
     lowered = lower_halo(Place(kind, 64))
