@@ -28,10 +28,10 @@ demo: $(VENV)/.runtime  ## convert the example model and classify a picture
 	$(BIN)/edge run examples/image.png -m examples/digits.edge
 
 test: $(VENV)/.tests  ## all tests but the slow ones
-	$(BIN)/python -m pytest -q -m 'not slow and not tflite_runtime and not pi'
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow and not tflite_runtime and not pi'
 
 test-slow: $(VENV)/.tests  ## the slow tests
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow
 
 # tflite-runtime has releases for CPython 3.11 and older, built against numpy 1.
 .venv-tflite/.installed: pyproject.toml
