@@ -6,8 +6,10 @@ the arrays it returns. One engine may be used from several Python threads: a loc
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ from edge.threads import Pool, close_with, most_threads, parts_for
 _DTYPES = {Encoding.FLOAT32: np.float32, Encoding.INT8: np.int8, Encoding.UINT8: np.uint8, Encoding.BITS: np.uint8}
 _GUARD_BYTES = 4096
 _GUARD_VALUE = 0xA5
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Engine:
         self.threads = max(1, min(threads, most_threads()))
         self._pool: Pool | None = None
         self._lock = threading.Lock()
+        _ENGINES.add(self)
         self._constants = program.blob
         self._derived = Derived(int(program.blob.ctypes.data))
         self._guarded: np.ndarray | None = None
@@ -338,6 +342,16 @@ def _stored(values: np.ndarray, kind: TensorType) -> np.ndarray:
     if kind.encoding is Encoding.BITS:
         return bitpack.pack(bitpack.negative(values), kind.pixel_bytes)
     return values if kind.encoding is Encoding.FLOAT32 else quantize(values.astype(np.float32), kind)
+
+
+def _unlock_all() -> None:
+    """Give every engine a lock of its own in a forked child, where the thread that may have held the old one does not exist."""
+    for engine in _ENGINES:
+        engine._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_all)
 
 
 def _is_halo(call: _Call) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -286,3 +287,16 @@ def test_an_engine_runs_in_a_forked_process(deep: Program, big_pictures: np.ndar
         os._exit(0 if np.array_equal(engine.run(big_pictures), expected) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     np.testing.assert_array_equal(engine.run(big_pictures), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
+def test_a_process_forked_while_another_thread_runs_the_engine_does_not_wait_for_it(engine: Engine, pictures: np.ndarray) -> None:
+    expected = engine.run(pictures)
+    with engine._lock:  # held, as by a thread inside an inference, at the moment of the fork
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # ends the child if it waits
+            os._exit(0 if np.array_equal(engine.run(pictures), expected) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    np.testing.assert_array_equal(engine.run(pictures), expected)
