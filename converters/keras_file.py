@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,7 @@ _KNOWN_STARTS = {
     b"\x1f\x8b": "gzip-compressed: unpack it",
     b"\x80": "a Python pickle",
     b"\x93NUMPY": "a NumPy array",
+    b"\x89edge": "a .edge file, which needs no conversion",
 }
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, KeyError, MemoryError, OverflowError)
 
@@ -67,7 +69,10 @@ def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise ModelError(f"{path.name}: {_folder_problem(path)}")
     try:
-        if path.stat().st_size > MAX_WEIGHT_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a device or a pipe may never end
+            raise ModelError(f"{path.name}: is no regular file, expected a .h5 or .keras file: check the path")
+        if found.st_size > MAX_WEIGHT_BYTES:
             raise ModelError(f"{path.name}: larger than {MAX_WEIGHT_BYTES >> 30} GiB, the most that is read: is this a model?")
         return path.read_bytes()
     except OSError as err:

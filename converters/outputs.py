@@ -18,15 +18,17 @@ FORMATS = ("edge", "tflite")
 def targets(source: Path, destination: str | os.PathLike[str] | None, formats: Sequence[str]) -> dict[str, Path]:
     """The path of each format: beside the source, in the folder `destination`, or at `destination` with the suffix of the format.
 
-    Raises `InputError` for unknown formats, or none, and where a target is the source itself.
+    Raises `InputError` for unknown formats, or none, for a source without a name, and where a target is the source itself.
     """
     if not formats or any(name not in FORMATS for name in formats):
         raise InputError(f"formats should be among {', '.join(FORMATS)}, got {', '.join(formats) or 'none'}")
+    if not source.name:
+        raise InputError(f"{source} is a folder, expected a .h5 or .keras file; name the file in it")
     base = _base(source, destination)
     paths = {name: base.with_name(f"{base.name}.{name}") for name in FORMATS if name in formats}
     for path in paths.values():
         if path.resolve() == source.resolve():
-            raise InputError(f"{path} is the source itself; name another destination")
+            raise InputError(f"{path} is the source itself; give the .h5 or .keras file it was made from, or name another destination")
     return paths
 
 

@@ -254,6 +254,24 @@ def test_bad_models_are_one_sentence_and_nothing_is_written(folder: Path, name: 
     assert names(folder) == before
 
 
+@pytest.mark.parametrize("source", ["", ".", "..", "/", os.devnull])
+def test_a_source_that_is_no_file_is_one_sentence(folder: Path, source: str) -> None:
+    result = invoke(source)
+    assert result.exit_code == 1 and result.stdout == ""
+    assert result.stderr.startswith("edge: ") and result.stderr.count("\n") == 1
+    assert "expected a .h5 or .keras file" in result.stderr
+    assert names(folder) == set()
+
+
+def test_a_converted_file_is_no_source(folder: Path, model: Path) -> None:
+    assert invoke(model).exit_code == 0
+    before = (folder / "model.edge").read_bytes()
+    for options, words in (((), "is the source itself"), (("-o", "other"), "needs no conversion")):
+        result = invoke("model.edge", *options)
+        assert result.exit_code == 1 and result.stdout == "" and words in result.stderr
+    assert (folder / "model.edge").read_bytes() == before and "other.edge" not in names(folder)
+
+
 @pytest.mark.parametrize(
     "options",
     [
