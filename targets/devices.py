@@ -1,0 +1,200 @@
+"""Device profiles: what is known of a device, each figure with its unit, its source and its error.
+
+A profile is a `.toml` file, in this folder or anywhere:
+
+    name = "raspberry-pi-4"
+    title = "Raspberry Pi 4 Model B"
+
+    [machine]                           # what code is generated for (`edge.kernels.isa`)
+    isa = "neon"
+    cpu = "cortex-a72"
+    llvm_features = ""
+    triple = "aarch64-unknown-linux-gnu"
+
+    [figures.clock_hz]                  # one table for each name in `FIGURES`; the unit is in the name
+    value = 1_500_000_000
+    source = "where the value comes from"
+    measured = false                    # whether it was measured on this very device
+    expected_error = 0.0                # relative
+
+    [kernels.conv2d_bits_bits_bits]         # one table for each kind of kernel (`edge.targets.costs`)
+    cycles_per_mac = 0.05
+    cycles_per_value = 4.0
+    cycles_per_call = 200
+    source = "..."
+    measured = false
+    expected_error = 0.4
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.errors import InputError
+from edge.kernels.isa import ISAS, Machine
+from edge.paths import require_file
+
+HOST = "host"
+FOLDER = Path(__file__).parent
+
+FIGURES: Mapping[str, str] = {
+    "clock_hz": "processor clock under load",
+    "cores": "processor cores",
+    "l1d_bytes": "first-level data cache of a core",
+    "l2_bytes": "second-level cache",
+    "l2_bytes_per_s": "bandwidth one core gets from the second-level cache",
+    "memory_bytes_per_s": "bandwidth one core gets from memory",
+    "free_memory_bytes": "memory left for a process",
+    "free_storage_bytes": "storage left for models",
+    "overhead_s": "time an instruction takes beside its kernel's work",
+}
+_COSTS = ("cycles_per_mac", "cycles_per_value", "cycles_per_call")
+_PROVENANCE = ("source", "measured", "expected_error")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value with where it comes from, whether it was measured on this very device, and its relative error."""
+
+    value: float
+    source: str
+    measured: bool
+    expected_error: float
+
+
+@dataclass(frozen=True)
+class KernelCost:
+    """Cycles of a kernel: macs * cycles_per_mac + values * cycles_per_value + cycles_per_call (`edge.targets.costs`)."""
+
+    cycles_per_mac: float
+    cycles_per_value: float
+    cycles_per_call: float
+    source: str
+    measured: bool
+    expected_error: float
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device profile."""
+
+    name: str
+    title: str
+    machine: Machine
+    figures: Mapping[str, Figure]
+    kernels: Mapping[str, KernelCost]
+
+    def value(self, figure: str) -> float:
+        return self.figures[figure].value
+
+
+def available() -> dict[str, Path]:
+    """The profiles that come with edge, by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def load_device(name: str) -> Device:
+    """The profile of this name, or in this file (a path that ends in .toml). Raises `InputError` with what there is."""
+    known = available()
+    if name in known:
+        return _parsed(known[name])
+    if name.endswith(".toml"):
+        return _parsed(require_file(name, "device profile"))
+    raise InputError(
+        f"there is no target {name!r}: expected {HOST} (this machine), {', '.join(known)}, or the path of a .toml file; name one of them"
+    )
+
+
+def _parsed(path: Path) -> Device:
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise InputError(f"cannot read the device profile {os.fspath(path)}: expected TOML ({err}); correct it") from err
+    return _Reader(path, content).device()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A profile read with suspicion; errors name the file and the place in it."""
+
+    path: Path
+    content: Mapping[str, Any]
+
+    def device(self) -> Device:
+        self._only(self.content, "", ("name", "title", "machine", "figures", "kernels"))
+        figures, kernels = self._table(self.content, "figures"), self._table(self.content, "kernels")
+        self._only(figures, "figures", tuple(FIGURES))
+        return Device(
+            self._text(self.content, "", "name"),
+            self._text(self.content, "", "title"),
+            self._machine(),
+            {name: self._figure(figures, name) for name in FIGURES},
+            {name: self._cost(kernels, name) for name in kernels},
+        )
+
+    def _machine(self) -> Machine:
+        table = self._table(self.content, "machine")
+        self._only(table, "machine", ("isa", "cpu", "llvm_features", "triple"))
+        isa = self._text(table, "machine", "isa")
+        if isa not in ISAS:
+            raise self._error("machine.isa", f"one of {', '.join(ISAS)}", isa)
+        cpu, triple = (self._text(table, "machine", name) for name in ("cpu", "triple"))
+        features = table.get("llvm_features", "")
+        if not isinstance(features, str):
+            raise self._error("machine.llvm_features", "text", features)
+        return Machine(ISAS[isa], cpu, features, triple)
+
+    def _figure(self, figures: Mapping[str, Any], name: str) -> Figure:
+        where = f"figures.{name}"
+        table = self._table(figures, name, "figures")
+        self._only(table, where, ("value", *_PROVENANCE))
+        value = self._number(table, where, "value")
+        if value <= 0 and name != "overhead_s":
+            raise self._error(f"{where}.value", "a number above 0", value)
+        return Figure(value, *self._provenance(table, where))
+
+    def _cost(self, kernels: Mapping[str, Any], name: str) -> KernelCost:
+        where = f"kernels.{name}"
+        table = self._table(kernels, name, "kernels")
+        self._only(table, where, (*_COSTS, *_PROVENANCE))
+        per_mac, per_value, per_call = (self._number(table, where, cost) for cost in _COSTS)
+        return KernelCost(per_mac, per_value, per_call, *self._provenance(table, where))
+
+    def _provenance(self, table: Mapping[str, Any], where: str) -> tuple[str, bool, float]:
+        measured = table.get("measured")
+        if not isinstance(measured, bool):
+            raise self._error(f"{where}.measured", "true or false", measured)
+        return self._text(table, where, "source"), measured, self._number(table, where, "expected_error")
+
+    def _table(self, parent: Mapping[str, Any], name: str, where: str = "") -> Mapping[str, Any]:
+        table = parent.get(name)
+        if not isinstance(table, dict):
+            raise self._error(f"{where}.{name}".lstrip("."), "a table", table)
+        return table
+
+    def _text(self, table: Mapping[str, Any], where: str, name: str) -> str:
+        value = table.get(name)
+        if not isinstance(value, str) or not value.strip():
+            raise self._error(f"{where}.{name}".lstrip("."), "text", value)
+        return value
+
+    def _number(self, table: Mapping[str, Any], where: str, name: str) -> float:
+        value = table.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            raise self._error(f"{where}.{name}", "a number of at least 0", value)
+        return float(value)
+
+    def _only(self, table: Mapping[str, Any], where: str, names: tuple[str, ...]) -> None:
+        unknown = sorted(set(table) - set(names))
+        if unknown:
+            raise self._error(f"{where}.{unknown[0]}".lstrip("."), f"nothing but {', '.join(names)}", "it")
+
+    def _error(self, where: str, expected: str, got: object) -> InputError:
+        received = "nothing" if got is None else str(got)
+        return InputError(f"the device profile {self.path}: {where} should be {expected}, got {received}; correct the file")
