@@ -31,7 +31,13 @@ def _variant(low: Lowering) -> PoolVariant:
     averaged = low.op == "average_pool2d"
     width = 4 if averaged else nbytes  # of a lane of the accumulator
     lanes = pool_lanes(low.machine, width, low.output.pixel_bytes // nbytes)
-    return PoolVariant("average" if averaged else "max", element, lanes, low.call.inputs[0].encoding is Encoding.BITS, _flips(low))
+    packed = low.call.inputs[0].encoding is Encoding.BITS
+    return PoolVariant("average" if averaged else "max", element, lanes, packed, _flips(low), _takes_pairs(low))
+
+
+def _takes_pairs(low: Lowering) -> bool:
+    padding = sum(low.i(f"pad_{side}") for side in ("top", "bottom", "left", "right"))
+    return (low.i("window_h"), low.i("window_w"), padding) == (2, 2, 0)
 
 
 def _flips(low: Lowering) -> bool:

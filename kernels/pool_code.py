@@ -28,16 +28,20 @@ def kernel(variant: PoolVariant) -> KernelFunction:
     group = GROUP * lanes
     v = vector(variant.element, lanes)
     reduce = _REDUCTIONS[variant.reduction](variant)
+    pairs = variant.pairs
 
     @inlined
     def pixel(args: Any, arena: Any, constants: Any, top: Any, left: Any, out: Any, first: Any, end: Any) -> None:
         """One output pixel whose window starts at (top, left), which may lie outside the image."""
-        y0 = max(top, 0)
-        y1 = min(top + args[WINDOW_H], args[HEIGHT_IN])
-        x0 = max(left, 0)
-        x1 = min(left + args[WINDOW_W], args[WIDTH_IN])
+        if pairs:
+            y0, y1, x0, x1 = top, top + 2, left, left + 2
+        else:
+            y0 = max(top, 0)
+            y1 = min(top + args[WINDOW_H], args[HEIGHT_IN])
+            x0 = max(left, 0)
+            x1 = min(left + args[WINDOW_W], args[WIDTH_IN])
         corner = args[X] + y0 * args[X_ROW] + x0 * args[X_PIXEL]
-        clipped = (top < 0) | (left < 0)
+        clipped = (y0 > top) | (x0 > left)
         for channel in range(first, end, lanes):
             at = channel * nbytes
             result = reduce(args, arena, constants, corner + at, y1 - y0, x1 - x0, clipped, at)

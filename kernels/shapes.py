@@ -98,18 +98,23 @@ def depthwise_pixels(machine: Machine, lanes: int, width: int, *, gathered: bool
 
 @dataclass(frozen=True)
 class PoolVariant:
-    """What the code of a pool is specialised for: `reduction` (max, average), the element of a pixel and how many are taken at once."""
+    """What the code of a pool is specialised for: `reduction` (max, average), the element of a pixel and how many are taken at once.
+
+    `pairs`: the window is 2 x 2 and lies inside the image everywhere.
+    """
 
     reduction: str
     element: str
     lanes: int
     packed: bool
     flipped: bool
+    pairs: bool
 
     @property
     def name(self) -> str:
         kind = "bits_" if self.packed else ""
-        return f"{self.reduction}_pool2d_{kind}{self.element}x{self.lanes}{'f' if self.flipped else ''}"
+        flags = "".join(letter for letter, on in zip("fp", (self.flipped, self.pairs), strict=True) if on)
+        return f"{self.reduction}_pool2d_{kind}{self.element}x{self.lanes}{flags}"
 
 
 def pool_lanes(machine: Machine, lane_bytes: int, count: int) -> int:

@@ -237,6 +237,9 @@ def _pool(op: str) -> Callable[[Draw, Signature], Case]:
         if draw.chance(0.2):  # a global pool
             window = rows.size, columns.size
             rows, columns = (replace(axis, before=0, after=0) for axis in (rows, columns))
+        elif draw.chance(0.4):
+            window = 2, 2
+            rows, columns = (replace(axis, size=axis.size + 1, before=0, after=0) for axis in (rows, columns))
         kind = draw.kind((rows.size, columns.size, draw.channels()), encoding)
         flip = {"flip": draw.builder.values(BITS, kind.shape[-1:])} if encoding is BITS and draw.chance(0.6) else {}
         attrs = {"window_h": window[0], "window_w": window[1], **_window_attrs(rows, columns)}
