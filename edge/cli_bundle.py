@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import json_option
+from edge.cli_options import PATH, json_option
 from edge.console import bytes_text, count_text, out, out_json, printable
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ On the device: unpack it, then ./install.sh once and ./run.sh photo.jpg from the
 
 
 @click.command(epilog=EPILOG)
-@click.argument("model", type=click.Path(), metavar="MODEL")
+@click.argument("model", type=PATH, metavar="MODEL")
 @click.option("--target", default="raspberry-pi-4", show_default=True, metavar="NAME|FILE", help="A device, or a .toml file.")
-@click.option("-o", "--output", type=click.Path(), metavar="DIR|FILE.tar.gz", help="By default MODEL-TARGET.tar.gz in this folder.")
-@click.option("--picture", type=click.Path(), metavar="FILE", help="The picture whose answer the device has to repeat (default: noise).")
+@click.option("-o", "--output", type=PATH, metavar="DIR|FILE.tar.gz", help="By default MODEL-TARGET.tar.gz in this folder.")
+@click.option("--picture", type=PATH, metavar="FILE", help="The picture whose answer the device has to repeat (default: noise).")
 @click.option("--force", is_flag=True, help="Replace a file or folder that is no bundle.")
 @json_option
 def bundle(model: str, as_json: bool, **options: Any) -> None:

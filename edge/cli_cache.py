@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edge.cli_options import json_option
+from edge.cli_options import PATH, json_option
 from edge.console import bytes_text, compiling, count_text, out, out_facts, out_json, say
 from edge.errors import EdgeError
 
@@ -77,7 +77,7 @@ def _writable(folder: Path | None) -> bool:
 
 
 @click.command(epilog=WARM_EPILOG)
-@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @json_option
 def warm(files: tuple[str, ...], as_json: bool) -> None:
     """Compile the kernels that models need, ahead of their first run on this machine.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import json_option, numbers, overrides, preprocessing_options
+from edge.cli_options import PATH, json_option, numbers, overrides, preprocessing_options
 from edge.console import Column, Progress, bytes_text, out, out_json, out_notes, out_table, printable, styled, warn
 
 if TYPE_CHECKING:
@@ -33,17 +33,17 @@ Layers that were trained binary are packed as trained, whatever --bits says.
 
 
 @click.command(epilog=EPILOG)
-@click.argument("model", type=click.Path(), metavar="MODEL")
+@click.argument("model", type=PATH, metavar="MODEL")
 @click.option("--bits", type=click.Choice(("1", "8", "32")), default="1", show_default=True, help="Bits of the weights.")
 @click.option("--activation-bits", type=click.Choice(("1", "32")), default="32", show_default=True, help="Bits between layers.")
-@click.option("-o", "--output", type=click.Path(), metavar="PATH", help="A folder, or a name; by default beside MODEL.")
+@click.option("-o", "--output", type=PATH, metavar="PATH", help="A folder, or a name; by default beside MODEL.")
 @click.option("--format", "formats", type=click.Choice(tuple(FORMATS)), default="both", show_default=True, help="Which files to write.")
-@click.option("--calibrate", type=click.Path(), metavar="FILE|FOLDER", help="Pictures to measure ranges on, for 8-bit activations.")
-@click.option("--data", type=click.Path(), metavar="FILE|FOLDER", help="Pictures to compare source and result on.")
+@click.option("--calibrate", type=PATH, metavar="FILE|FOLDER", help="Pictures to measure ranges on, for 8-bit activations.")
+@click.option("--data", type=PATH, metavar="FILE|FOLDER", help="Pictures to compare source and result on.")
 @click.option("--input-shape", type=numbers(int), metavar="H,W,C", help="Sizes of an input that the model leaves open.")
 @click.option("--input-dtype", type=click.Choice(("auto", "float32", "uint8")), default="auto", show_default=True,
               help="What the program is given; auto: bytes where pixels stay 0..255.")  # fmt: skip
-@click.option("--labels", type=click.Path(), metavar="FILE", help="Names of the classes, to be stored: .txt, .csv or .json.")
+@click.option("--labels", type=PATH, metavar="FILE", help="Names of the classes, to be stored: .txt, .csv or .json.")
 @click.option("--force", is_flag=True, help="Replace files that edge did not write.")
 @preprocessing_options
 @json_option

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli_model import file_format, find_model, naming, stored_metadata
-from edge.cli_options import json_option
+from edge.cli_options import PATH, json_option
 from edge.console import Column, bytes_text, jsonable, out, out_facts, out_json, out_notes, out_table, shape_text, styled
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Examples:
 
 
 @click.command(epilog=EPILOG)
-@click.argument("file", type=click.Path(), metavar="FILE")
+@click.argument("file", type=PATH, metavar="FILE")
 @json_option
 def inspect(file: str, as_json: bool) -> None:
     """Show what a model file holds.

@@ -11,6 +11,8 @@ PRESETS = ("unit", "byte", "mobilenet", "caffe", "torch")
 CHANNEL_ORDERS = ("rgb", "bgr")
 RESIZES = ("stretch", "crop", "letterbox")
 
+PATH = click.Path(readable=False)  # what opens a file says why it can't, as one sentence; click would answer with the usage
+
 _FIELDS = ("preset", "range", "mean", "std", "channel_order", "gray", "invert", "resize", "pad_value")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])

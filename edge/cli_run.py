@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import json_option, overrides, preprocessing_options
+from edge.cli_options import PATH, json_option, overrides, preprocessing_options
 from edge.console import Column, Progress, compiling, count_text, out, out_json, out_table, printable, say, seconds_text, shape_text, styled
 from edge.errors import EdgeError
 
@@ -42,13 +42,13 @@ uint8 arrays are pictures; float arrays go to the net as they are.
 
 
 @click.command(epilog=EPILOG)
-@click.argument("pictures", nargs=-1, required=True, type=click.Path(), metavar="PICTURE...")
+@click.argument("pictures", nargs=-1, required=True, type=PATH, metavar="PICTURE...")
 @click.option("-m", "--model", metavar="MODEL", help="A .edge or .tflite file, or the name of an example such as digits.")
-@click.option("--labels", type=click.Path(), metavar="FILE", help="Names of the classes: .txt, .csv or .json.")
+@click.option("--labels", type=PATH, metavar="FILE", help="Names of the classes: .txt, .csv or .json.")
 @click.option("-k", "--top", "k", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to show.")
 @click.option("--kind", type=click.Choice(KINDS), help="What the outputs are, where the file does not say or says it wrong.")
-@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where to write picture outputs: a .png, or a folder.")
-@click.option("--save-input", type=click.Path(), metavar="FILE", help="Write the picture as the net sees it: a .png, or a folder.")
+@click.option("-o", "--output", type=PATH, metavar="FILE", help="Where to write picture outputs: a .png, or a folder.")
+@click.option("--save-input", type=PATH, metavar="FILE", help="Write the picture as the net sees it: a .png, or a folder.")
 @click.option("--timing", is_flag=True, help="Show where the time goes, by stage and by layer.")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, metavar="N", help="Run each picture N times; latencies are medians.")
 @preprocessing_options

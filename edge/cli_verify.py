@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import json_option
+from edge.cli_options import PATH, json_option
 from edge.console import Column, Progress, count_text, out, out_json, out_table, printable
 from edge.errors import EdgeError
 
@@ -31,11 +31,11 @@ installed, else by edge's reference interpreter. Exit code 0: equal, or as near 
 
 
 @click.command(epilog=EPILOG)
-@click.argument("source", type=click.Path(), metavar="SOURCE")
-@click.argument("converted", type=click.Path(), metavar="CONVERTED")
-@click.option("--data", type=click.Path(), metavar="FILE|FOLDER", help="Pictures, or .npy / .npz; random inputs if not given.")
+@click.argument("source", type=PATH, metavar="SOURCE")
+@click.argument("converted", type=PATH, metavar="CONVERTED")
+@click.option("--data", type=PATH, metavar="FILE|FOLDER", help="Pictures, or .npy / .npz; random inputs if not given.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="How many examples, spread over the data.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of random inputs.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random inputs.")
 @click.option("--oracle", type=click.Choice(tuple(ORACLES)), default="auto", show_default=True, help="What computes the source.")
 @json_option
 def verify(source: str, converted: str, as_json: bool, **options: Any) -> None:

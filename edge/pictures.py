@@ -113,6 +113,8 @@ def _as_input_errors(path: Path) -> Iterator[None]:
         ) from err
     except MemoryError as err:
         raise InputError(f"cannot read the picture {path}: not enough memory for its pixels; make it smaller") from err
+    except PermissionError as err:
+        raise InputError(f"cannot read the picture {path}: {err.strerror}; check its permissions") from err
     except _DECODER_ERRORS as err:
         raise InputError(f"cannot read the picture {path}: it is damaged or cut short ({err}); save it again") from err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -23,7 +24,8 @@ from edge import cli_options, cli_run, preprocess
 from edge.answers import KINDS
 from edge.cli import COMMANDS, cli
 from edge.console import Column, bytes_text, compiling, out_table, printable, seconds_text, styled
-from edge.errors import EdgeError
+from edge.errors import EdgeError, InputError
+from edge.pictures import read_picture
 
 EDGE = str(Path(sys.executable).parent / "edge")
 ESCAPE = "\x1b"
@@ -110,6 +112,33 @@ def test_errors_are_one_line_and_an_exit_code(error: BaseException, code: int, w
     result = invoke("cache")
     assert result.exit_code == code and words in result.stderr and result.stdout == ""
     assert "Traceback" not in result.stderr
+
+
+def test_files_that_may_not_be_read_are_one_sentence_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = tmp_path / "closed"
+    closed.write_bytes(b"")
+
+    def refuse(*args: object, **options: object) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(closed))
+
+    # As for a file of another user; root, as whom tests may run, reads those as well.
+    monkeypatch.setattr(os, "access", lambda *args, **options: False)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    for command in (["convert", closed], ["inspect", closed], ["verify", closed, closed], ["run", "-m", closed, closed], ["warm", closed]):
+        result = invoke(*command)
+        assert result.exit_code == 1 and "Permission denied" in result.stderr and result.stderr.count("\n") == 1, command
+
+
+def test_a_picture_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(InputError, match="Permission denied; check its permissions"):
+        read_picture(tmp_path / "a.png")
 
 
 def test_a_fault_of_edge_itself_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
