@@ -27,6 +27,7 @@ from edge.converters.rewriting import WEIGHT_OPS, edit, encoding, fresh, new_nod
 from edge.converters.thresholds import find_thresholds
 from edge.errors import InputError
 from edge.graph import Array, Graph, Node
+from edge.layout import reads_packed_groups
 from edge.tensors import Encoding, TensorType
 
 BITS, F32 = Encoding.BITS, Encoding.FLOAT32
@@ -167,8 +168,9 @@ def _binarize_both(graph: Graph, node: Node, statistics: Mapping[str, Statistics
     The convolution of the constant part joins the bias; at padded borders it is too large by the taps outside.
     """
     if node.op == "depthwise_conv2d" or encoding(graph, node.inputs[0]) is not F32:
-        note = "its input stays float, since depthwise convolutions read no signs; --activation-bits applies to the other layers"
-        return _each(graph, {node.output: _binarized(node)}, dict.fromkeys(node.layers, note))
+        return _keeps_input(graph, node, "depthwise convolutions read no signs")
+    if not reads_packed_groups(graph.types[node.inputs[0]].shape[-1], int(node.attrs.get("groups", 1))):
+        return _keeps_input(graph, node, "only groups of 8, 16, 32 or 64 channels, or a multiple of 64, read signs")
     known = statistics.get(node.inputs[0])
     centre, spread = (known.mean, known.deviation) if known else (0.0, 1.0)
     binary, (signs, creation) = _binarized(node), _signs(graph, node, centre)
@@ -182,6 +184,11 @@ def _binarize_both(graph: Graph, node: Node, statistics: Mapping[str, Statistics
     types = {signs: TensorType(graph.types[node.inputs[0]].shape, BITS)}
     notes = {} if known else dict.fromkeys(node.layers, around_zero)
     return edit(graph, replacing={node.output: (*creation, new)}, types=types, note=notes)
+
+
+def _keeps_input(graph: Graph, node: Node, why: str) -> Graph:
+    note = f"its input stays float, since {why}; --activation-bits applies to the other layers"
+    return _each(graph, {node.output: _binarized(node)}, dict.fromkeys(node.layers, note))
 
 
 def _signs(graph: Graph, node: Node, centre: float) -> tuple[str, tuple[Node, ...]]:

@@ -10,6 +10,7 @@ from edge.converters.builder import Builder, Layer, float32, reads, same_padding
 from edge.converters.layers_activation import activate, binarize
 from edge.converters.quantizers import Quantizer, of_layer
 from edge.graph import Array
+from edge.layout import reads_packed_groups
 from edge.ops import WINDOW_ATTRS
 from edge.tensors import Encoding
 
@@ -50,7 +51,10 @@ def conv2d(layer: Layer, build: Builder) -> str:
     _expect(layer, kernel, (*geometry.kernel, layer.shape[2] // groups, kernel.shape[3]))
     filters, scale = _quantized(layer, kernel, "kernel_quantizer")
     constants = {"filter": _outputs_first(filters), **scale, **_bias(layer)}
-    source, attrs = _padded(layer, build, _quantized_input(layer, build), geometry, packed=bool(scale))
+    source = _quantized_input(layer, build)
+    if not reads_packed_groups(layer.shape[2], groups):
+        source = build.floats(layer, source)
+    source, attrs = _padded(layer, build, source, geometry, packed=bool(scale))
     return _activated(layer, build, build.add("conv2d", layer, source, constants=constants, attrs={**attrs, "groups": groups}))
 
 

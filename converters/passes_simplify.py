@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from edge.converters.rewriting import edit, encoding, fresh, is_plain, pads, stored, sweep, with_attrs
 from edge.graph import Graph, Node
+from edge.layout import reads_packed_groups
 from edge.tensors import Encoding
 
 BITS, F32, U8 = Encoding.BITS, Encoding.FLOAT32, Encoding.UINT8
@@ -127,6 +128,8 @@ def _keep_packed(graph: Graph, node: Node) -> Graph | None:
         return None
     packed = tuple(source.inputs[0] for source in unpacks)
     if node.op in ("conv2d", "dense") and stored(node) is BITS:
+        if not reads_packed_groups(graph.types[packed[0]].shape[-1], int(node.attrs.get("groups", 1))):
+            return None
         return edit(graph, replacing={node.output: (replace(node, inputs=packed),)})
     if node.op == "binarize" and not node.constants:
         return edit(graph, redirect={node.output: packed[0]})

@@ -24,6 +24,7 @@ from edge.converters.passes_exact import over_filter
 from edge.converters.rewriting import edit, encoding, fresh, new_node, stored, sweep
 from edge.graph import Array, Graph, Node, constant_type
 from edge.kernels.reference import evaluate
+from edge.layout import writes_packed_groups
 from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall
 from edge.tensors import Encoding, TensorType
 
@@ -65,6 +66,8 @@ def _find_thresholds(graph: Graph, node: Node) -> Graph | None:
 
 def _chain(graph: Graph, node: Node) -> _Chain | None:
     if node.op not in ("conv2d", "dense") or not _is_integer(graph, node) or encoding(graph, node.output) is not Encoding.FLOAT32:
+        return None
+    if not writes_packed_groups(graph.types[node.output].shape[-1], int(node.attrs.get("groups", 1))):
         return None
     before: list[Node] = []
     steps: list[Node] = []

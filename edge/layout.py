@@ -174,3 +174,14 @@ def _unpack_block(layout: FilterLayout, constant: ConstantType, raw: np.ndarray,
         split = bitpack.unpack(raw.reshape(*shape[:3], -1), layout.per_position)
     rows = split.transpose(2, 0, 1, 3).reshape(width, layout.segments, -1)[:, :, : layout.segment_taps * layout.pixel]
     return rows.reshape(width, layout.segments, layout.segment_taps, layout.pixel)[..., : constant.shape[3]]
+
+
+def reads_packed_groups(channels: int, groups: int) -> bool:
+    """Whether kernels read `channels` packed signs in `groups`: each group is one byte, two, four, or whole words of eight."""
+    depth = channels // groups
+    return groups == 1 or depth in (8, 16, 32) or depth % 64 == 0
+
+
+def writes_packed_groups(channels: int, groups: int) -> bool:
+    """Whether kernels write `channels` packed signs in `groups`: each group is whole bytes."""
+    return groups == 1 or channels // groups % 8 == 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras_models import model_of
 
+import edge
 from edge.converters.keras_file import read_keras
 from edge.converters.keras_model import Call, Value
 from edge.converters.layers import read_graph, rescales_itself, supported_layers
@@ -289,3 +290,35 @@ def test_supported_layers_are_listed() -> None:
     names = supported_layers()
     assert list(names) == sorted(names)
     assert {"InputLayer", "Conv2D", "QuantConv2D", "QuantDense", "Rescaling", "Dropout"} <= set(names)
+
+
+@pytest.mark.parametrize(("groups", "channels_in", "channels_out"), [(4, 16, 16), (2, 16, 8), (3, 24, 12), (2, 64, 32), (8, 8, 8)])
+@pytest.mark.parametrize("pad_values", [0.0, 1.0])
+def test_binary_groups_of_any_size_run(
+    groups: int, channels_in: int, channels_out: int, pad_values: float, keras: Any, tmp_path: Path
+) -> None:
+    """Kernels read packed groups of whole words, and write those of whole bytes; others are computed in floats, to the same signs."""
+    from edge.training import QuantConv2D
+
+    signs = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "use_bias": False}
+    layers = [
+        QuantConv2D(channels_in, 1, **signs), keras.layers.BatchNormalization(),
+        QuantConv2D(channels_out, 3, groups=groups, padding="same", pad_values=pad_values, **signs), keras.layers.BatchNormalization(),
+        QuantConv2D(4, 1, **signs),
+    ]  # fmt: skip
+    model = keras.Sequential([keras.Input((6, 5, 3)), *layers])
+    randomize(model, groups)
+    model.save(tmp_path / "model.keras")
+    edge.convert(tmp_path / "model.keras", formats=["edge"])
+    x = np.random.default_rng(1).normal(size=(2, 6, 5, 3)).astype(np.float32)
+    np.testing.assert_array_equal(edge.load(tmp_path / "model.edge").run(x), model.predict(x, verbose=0))
+
+
+def test_float_groups_of_any_size_run_with_1_bit_activations(keras: Any, tmp_path: Path) -> None:
+    k = keras.layers
+    model = keras.Sequential([keras.Input((8, 8, 3)), k.Conv2D(8, 3), k.ReLU(), k.Conv2D(16, 3, groups=4), k.ReLU(), k.Conv2D(2, 1)])
+    model.save(tmp_path / "model.keras")
+    report = edge.convert(tmp_path / "model.keras", bits=1, activation_bits=1, formats=["edge"])
+    notes = [row.note for row in report.layers if row.class_name == "Conv2D"]
+    assert "only groups of 8, 16, 32 or 64 channels" in notes[1]
+    assert np.isfinite(edge.load(tmp_path / "model.edge").run(np.zeros((8, 8, 3), np.float32))).all()
