@@ -44,7 +44,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.bits not in WIDTHS:
-            raise InputError(f"bits should be one of {', '.join(map(str, WIDTHS))}, got {self.bits}")
+            raise InputError(f"bits should be one of {', '.join(map(str, WIDTHS))}, got {self.bits!r}")
         if self.activation_bits not in (1, 32) or (self.activation_bits == 1 and self.bits != 1):
             raise InputError(f"activation bits should be 32, or 1 together with bits 1, got {self.activation_bits} with bits {self.bits}")
 

@@ -292,14 +292,16 @@ def _report(setup: _Setup, request: Request, graph: Graph, program: Program, agr
     described = setup.preprocess.describe(setup.shape) if setup.preprocess else f"arrays of {setup.shape}"
     packed = any(kind.encoding is Encoding.BITS for kind in graph.types.values())
     rows = tuple(FileRow(str(path), path.suffix[1:], len(content)) for path, content in files.items())
-    messages = [*advice(agreement, bits=request.bits, packed_activations=packed), *_why_larger(graph, rows), f"input: {described}"]
+    layers = layer_rows(setup.model, graph, program)
+    signs = request.bits == 1 and any(row.bits_after == 1 for row in layers)
+    messages = [*advice(agreement, packed_weights=signs, packed_activations=packed), *_why_larger(graph, rows), f"input: {described}"]
     return Report(
         source=setup.model.source,
         bits=request.bits,
         activation_bits=request.activation_bits,
         input_dtype=setup.input_dtype,
         preprocess=described,
-        layers=layer_rows(setup.model, graph, program),
+        layers=layers,
         files=rows,
         agreement=agreement,
         messages=tuple([*messages, *([missing] if missing else [])]),

@@ -161,7 +161,7 @@ def _kernel(node: Node, graph: Graph) -> str:
     return f"{node.op} {source}{filters} -> {output}"
 
 
-def advice(agreement: Agreement | None, *, bits: int, packed_activations: bool) -> tuple[str, ...]:
+def advice(agreement: Agreement | None, *, packed_weights: bool, packed_activations: bool) -> tuple[str, ...]:
     """The sentences that say what was got, and the ways on where that is not enough."""
     messages = ["accuracy unknown: give --data" if agreement is None else agreement.text()]
     if agreement is not None and agreement.share is not None and agreement.share < WARN_BELOW:
@@ -169,6 +169,6 @@ def advice(agreement: Agreement | None, *, bits: int, packed_activations: bool) 
             f"warning: under {100 * WARN_BELOW:.0f} % agreement; the ways on are --bits 8 (with --calibrate), fine-tuning, "
             "or training the network binary from the start (edge.training)"
         )
-    if bits == 1 and not packed_activations:
+    if packed_weights and not packed_activations:
         messages.append("smaller, not faster: weights are 1 bit but activations are float32; train activations binary to make it faster")
     return tuple(messages)

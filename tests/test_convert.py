@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from keras_files import conv, write_h5
 from PIL import Image
 
 import edge
@@ -107,6 +108,13 @@ def test_a_float_model_becomes_smaller_not_faster(tmp_path: Path) -> None:
     assert any(message.startswith("smaller, not faster") for message in report.messages)
 
 
+def test_a_model_without_a_1_bit_layer_is_not_said_to_have_one(tmp_path: Path) -> None:
+    write_h5(tmp_path / "model.h5", [conv("only", np.ones((3, 3, 3, 4), np.float32) / 3)], (8, 8, 3))
+    report = edge.convert(tmp_path / "model.h5", formats=["edge"])
+    assert rows(report) == {"only": (32, 8)}
+    assert not any("smaller, not faster" in message for message in report.messages)
+
+
 def test_the_report_is_json(tmp_path: Path) -> None:
     document = json.loads(json.dumps(edge.convert(FLOAT, tmp_path, data=examples()).to_json()))
     assert document["agreement"]["pictures"] == 20 and 0 <= document["agreement"]["share"] <= 1
@@ -151,10 +159,10 @@ def test_classes_of_the_data_give_accuracies(tmp_path: Path) -> None:
 
 
 def test_low_agreement_is_a_warning_that_names_the_ways_on() -> None:
-    said = advice(Agreement(100, 89, 0.5), bits=1, packed_activations=False)
+    said = advice(Agreement(100, 89, 0.5), packed_weights=True, packed_activations=False)
     assert said[0] == "top-1 agreement with the source on 100 pictures: 89.00 %"
     assert said[1].startswith("warning") and all(word in said[1] for word in ("--bits 8", "fine-tuning", "training the network binary"))
-    assert not any("warning" in line for line in advice(Agreement(100, 90, 0.5), bits=8, packed_activations=False))
+    assert not any("warning" in line for line in advice(Agreement(100, 90, 0.5), packed_weights=False, packed_activations=False))
 
 
 def test_outputs_that_are_no_classes_are_compared_by_value() -> None:
