@@ -198,4 +198,5 @@ def attempt(classify: Classifier, item: Item | Failure) -> Result | Failure:
     try:
         return classify.run(item)
     except EdgeError as err:
-        return Failure(item.name, str(err))
+        said = str(err)
+        return Failure(item.name, said if item.name in said else f"{item.name}: {said}")

@@ -242,7 +242,11 @@ class Engine:
     def _batch(self, x: Any) -> tuple[np.ndarray, bool]:
         """`x` as a batch in the dtype of the input tensor, and whether it was one example."""
         shape = self.program.tensors[self.program.inputs[0]].type.shape
-        array = np.asarray(x)
+        try:
+            array = np.asarray(x)
+        except ValueError as err:
+            expected = " x ".join(map(str, shape))
+            raise InputError(f"the input does not fit: expected (N, {expected}), received lists of unequal lengths; pad them") from err
         single = array.ndim == len(shape)
         batch = array[None] if single else array
         if batch.shape[1:] != shape:

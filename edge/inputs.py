@@ -120,6 +120,9 @@ def expand_inputs(
     background: RGB behind transparent pixels.
     Raises InputError for a path that does not exist, an empty folder, an array that fits no rule, or no path at all.
     """
+    paths = tuple(paths)
+    if not all(os.fspath(path) for path in paths):
+        raise InputError("an input has no name: expected a file or folder, got an empty text; name one, such as . for this folder")
     sources = [source for path in paths for source in _sources(Path(path), shape, array_names, background)]
     if not sources:
         raise InputError("no input was given: expected pictures, folders of pictures, .npy or .npz files; name one")

@@ -99,8 +99,10 @@ def test_whole_floats_are_pixels_and_others_are_refused(engine: Engine, pictures
             engine.run(wrong)
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((9, 7, 3)), np.zeros((1, 7, 9, 2)), np.zeros(4), np.array("text"), np.array(None)])
-def test_arrays_that_do_not_fit_are_refused(engine: Engine, wrong: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((9, 7, 3)), np.zeros((1, 7, 9, 2)), np.zeros(4), np.array("text"), np.array(None), [[1, 2], [3]]]
+)
+def test_arrays_that_do_not_fit_are_refused(engine: Engine, wrong: object) -> None:
     with pytest.raises(InputError, match="does not fit"):
         engine.run(wrong)
 

@@ -70,6 +70,7 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     picture(tmp_path, ".hidden.png")
     for paths, words in (
         ([], "no input"),
+        ([""], "has no name"),
         ([tmp_path], "no picture in the folder"),
         ([tmp_path / "no"], "there is none"),
     ):
