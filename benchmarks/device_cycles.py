@@ -6,7 +6,7 @@
 
 Every kernel is compiled for the device, linked into a program and run under `qemu-aarch64`, where a plugin counts how often each basic
 block runs; `llvm-mca` says how many cycles a block takes on the device's core when it repeats. Their products are summed. The rest is a
-least-squares fit of cycles = macs * a + values * b + c over a few shapes, none of them from a network that is profiled later.
+least-squares fit of cycles = stored_macs * a + values * b + c over a few shapes, none of them from a network that is profiled later.
 
 Known errors: memory is taken to be in the first-level cache, branches to be predicted, and the model of the core is LLVM's. So the figures
 are predictions. Needs gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, gcc, qemu-user and llvm (Debian's names).
@@ -58,7 +58,7 @@ _CONV = {**_WINDOW, "dilation_h": 1, "dilation_w": 1, "groups": 1, "pad_ones": 0
 _CONV_SHAPES = ((14, 14, 64, 64, 3), (10, 10, 128, 96, 1), (16, 16, 32, 32, 5), (7, 7, 256, 128, 3), (9, 9, 16, 24, 3))
 _DENSE_SHAPES = ((1024, 128), (256, 64), (2048, 32), (96, 10))
 _DEPTHWISE_SHAPES = ((14, 14, 64, 3), (7, 7, 128, 5), (28, 28, 32, 3), (6, 6, 48, 3), (10, 10, 256, 3))
-_IMAGE_SHAPES = ((14, 14, 64), (28, 28, 16), (7, 7, 160), (5, 5, 24), (2, 2, 100))
+_IMAGE_SHAPES = ((14, 14, 64), (28, 28, 16), (7, 7, 160), (5, 5, 24), (2, 2, 104))
 
 
 @dataclass(frozen=True)
@@ -281,11 +281,10 @@ def fit(samples: Sequence[Sample]) -> tuple[tuple[float, float, float], float]:
 def samples(emulator: Emulator) -> dict[str, list[Sample]]:
     """All cases, by kind of kernel."""
     found: dict[str, list[Sample]] = defaultdict(list)
-    for case in cases():
-        program = case.program()
+    for program in [case.program() for case in cases()]:  # all made before the first runs for long
         cost = program_cost(program, emulator.machine).instructions[0]
-        found[kind_of(program, program.instructions[0])].append(Sample(cost.macs, cost.values, emulator.cycles(program)[0]))
-        print(f"{cost.kind}: {case.input} -> {found[cost.kind][-1].cycles:,.0f} cycles", file=sys.stderr)
+        found[kind_of(program, program.instructions[0])].append(Sample(cost.stored_macs, cost.values, emulator.cycles(program)[0]))
+        print(f"{cost.kind}: {program.tensors[0].type} -> {found[cost.kind][-1].cycles:,.0f} cycles", file=sys.stderr)
     return found
 
 
@@ -321,9 +320,11 @@ def compare_model(device: Device, emulator: Emulator, path: str) -> None:
     from edge.targets.costs import cycles
 
     program = read(path)
-    for cost, counted in zip(program_cost(program, device.machine).instructions, emulator.cycles(program), strict=True):
-        predicted = cycles(cost, device.kernels)[0]
-        print(f"{cost.kind:40} counted {counted:12,.0f}  profile {predicted:12,.0f}  ratio {predicted / counted:5.2f}")
+    costs, counted = program_cost(program, device.machine).instructions, emulator.cycles(program)
+    predicted = [cycles(cost, device.kernels)[0] for cost in costs]
+    rows = [*zip((cost.kind for cost in costs), counted, predicted, strict=True), ("total", sum(counted), sum(predicted))]
+    for kind, here, profile in rows:
+        print(f"{kind:40} counted {here:12,.0f}  profile {profile:12,.0f}  ratio {profile / here:5.2f}")
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """What a program costs on a machine: exact bytes, multiply-accumulates, and how many cycles its kernels take by a device profile.
 
 A kind of kernel is `<operation>_<input>_<filter>_<output>` or `<operation>_<input>` (`kind_of`); a profile gives each the cycles per
-multiply-accumulate, per value, and per call. Values are the output's, for a pool those of all windows.
+multiply-accumulate, per value, and per call. Values are the output's, for a pool those of all windows. Multiply-accumulates are counted
+twice: `macs` as the operation defines them, `stored_macs` with those of the padding that stored filters have and kernels compute.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class InstructionCost:
     kernel: str
     kind: str
     macs: int
+    stored_macs: int
     values: int
     precision: tuple[int, int]
     constants_bytes: int
@@ -104,6 +106,7 @@ def _cost(program: Program, instruction: Instruction, lowered: Lowered, derived_
         kernel=lowered.code.name,
         kind=kind_of(program, instruction),
         macs=instruction.definition.macs(call, output.shape),
+        stored_macs=_stored_macs(program, instruction),
         values=output.elements * _window(instruction),
         precision=_precision(call),
         constants_bytes=sum(sizes[number] for number in new),
@@ -113,6 +116,15 @@ def _cost(program: Program, instruction: Instruction, lowered: Lowered, derived_
         read_bytes=sum(sizes.values()) + derived_bytes,
         scratch_bytes=lowered.scratch_bytes,
     )
+
+
+def _stored_macs(program: Program, instruction: Instruction) -> int:
+    """Values of the stored filter, padding included, times output pixels."""
+    if "filter" not in instruction.definition.constants:
+        return 0
+    constant = program.constants[instruction.constant("filter")]
+    height, width, _ = program.tensors[instruction.output].type.hwc
+    return constant.nbytes * 8 // constant.type.encoding.bits * height * width
 
 
 def _window(instruction: Instruction) -> int:
@@ -148,4 +160,4 @@ def cycles(cost: InstructionCost, kernels: Mapping[str, KernelCost]) -> tuple[fl
 
 
 def _total(cost: InstructionCost, figures: KernelCost) -> float:
-    return cost.macs * figures.cycles_per_mac + cost.values * figures.cycles_per_value + figures.cycles_per_call
+    return cost.stored_macs * figures.cycles_per_mac + cost.values * figures.cycles_per_value + figures.cycles_per_call

@@ -70,7 +70,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class KernelCost:
-    """Cycles of a kernel: macs * cycles_per_mac + values * cycles_per_value + cycles_per_call (`edge.targets.costs`)."""
+    """Cycles of a kernel: stored_macs * cycles_per_mac + values * cycles_per_value + cycles_per_call (`edge.targets.costs`)."""
 
     cycles_per_mac: float
     cycles_per_value: float
