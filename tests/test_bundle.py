@@ -105,7 +105,7 @@ def isolated(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run in a bundle's folder with its own edge alone: neither this repository nor its installation can be imported."""
     code = (
         "import sys, runpy; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; "
-        f"sys.path = [{str(folder)!r}, *(p for p in sys.path if {str(ROOT)!r} not in p and p)]; "
+        f"sys.path = [{str(folder)!r}, *(p for p in sys.path if p not in ({str(ROOT)!r}, ""))]; "
         "import edge; assert edge.__file__.startswith(sys.path[0]), edge.__file__; " + command[0]
     )
     environment = {"PATH": os.environ["PATH"], "EDGE_CACHE": str(folder / "cache")}
@@ -194,7 +194,8 @@ def test_bad_input_is_one_sentence_and_writes_nothing(model: Path, tmp_path: Pat
     (tmp_path / "broken.edge").write_bytes(model.read_bytes()[:500])
     (tmp_path / "no.png").write_bytes(b"none")
     before = sorted(os.listdir())
-    for arguments in (["broken.edge"], [model, "--target", "host"], [model, "--target", "toaster"], [model, "--picture", "no.png"], ["absent"]):
+    good = [[model, *rest] for rest in (("--target", "host"), ("--target", "toaster"), ("--picture", "no.png"))]
+    for arguments in (["broken.edge"], ["absent"], *good):
         result = invoke("bundle", *arguments)
         assert result.exit_code == 1 and len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert sorted(os.listdir()) == before
