@@ -105,7 +105,7 @@ def isolated(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run in a bundle's folder with its own edge alone: neither this repository nor its installation can be imported."""
     code = (
         "import sys, runpy; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; "
-        f"sys.path = [{str(folder)!r}, *(p for p in sys.path if p not in ({str(ROOT)!r}, ""))]; "
+        f"sys.path = [{str(folder)!r}, *(p for p in sys.path if p and p != {str(ROOT)!r})]; "
         "import edge; assert edge.__file__.startswith(sys.path[0]), edge.__file__; " + command[0]
     )
     environment = {"PATH": os.environ["PATH"], "EDGE_CACHE": str(folder / "cache")}
