@@ -66,6 +66,7 @@ class Model:
     labels: names of the classes, None where the file holds none.
     backend: what runs it, such as "edge avx512" or "ai-edge-litert 2.3".
     engine: the runner, where it is edge's own.
+    source_sha256: of the file it was converted from, None where the file does not say.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Model:
     labels: tuple[str, ...] | None
     backend: str
     engine: Engine | None = None
+    source_sha256: str | None = None
 
     @property
     def input(self) -> Info:
@@ -244,7 +246,14 @@ def _tflite_facts(path: Path, runner: TfliteModel) -> Mapping[str, Any]:
 def _model(path: Path, runner: Runner, metadata: Mapping[str, Any], backend: str, engine: Engine | None) -> Model:
     if len(runner.inputs) != 1:
         raise FormatError(f"cannot run {path}: expected a model with one input, got {len(runner.inputs)}; run it through the Python API")
-    return Model(path, runner, _heads(runner, metadata), _preprocess(metadata), _labels(metadata), backend, engine)
+    heads, digest = _heads(runner, metadata), _source_sha256(metadata)
+    return Model(path, runner, heads, _preprocess(metadata), _labels(metadata), backend, engine, digest)
+
+
+def _source_sha256(metadata: Mapping[str, Any]) -> str | None:
+    source = metadata.get("source")
+    digest = source.get("sha256") if isinstance(source, dict) else None
+    return digest if isinstance(digest, str) else None
 
 
 def _preprocess(metadata: Mapping[str, Any]) -> Preprocess | None:

@@ -5,9 +5,11 @@ Layer by layer every piece of an `.edge` program gets the source's own tensors, 
 
 The verdict follows from what the conversion gave up (`LayerComparison.precision`):
 
+- the file says that it was made from other bytes than the source's, and anything differs by more than rounding: not equal;
 - nothing: no sign differs but for ties, values differ by rounding (1e-4 of the largest magnitude, at least 1e-4), and so do the outputs,
   except for examples in which a tie is shown to have flipped;
-- 8 bits: values within 10 % of the largest magnitude of their tensor, at most 10 % of signs, and the same class for at least 90 % of the examples;
+- 8 bits: values within 10 % of the largest magnitude of their tensor, at most 10 % of signs, and the same class for at least 90 % of the
+  examples;
 - 1 bit: layers are shown, not judged; the same class for at least 90 % of the examples.
 """
 
@@ -111,7 +113,9 @@ def compare(
     _check_fit(model, graph, keras_model)
     oracle = find_oracle(Path(source), keras_model, graph, keras=keras)
     examples = _examples(model, keras_model, oracle, data, count, seed)
-    return _Run(model, oracle, examples).compare(os.fspath(source), os.fspath(converted), progress or (lambda done, total: None))
+    foreign = model.source_sha256 not in (None, keras_model.sha256)
+    run = _Run(model, oracle, examples, foreign=foreign)
+    return run.compare(os.fspath(source), os.fspath(converted), progress or (lambda done, total: None))
 
 
 def _read_source(source: str | os.PathLike[str], model: Model) -> KerasModel:
@@ -203,8 +207,8 @@ class _Answers:
 class _Run:
     """Collects what differs over all examples."""
 
-    def __init__(self, model: Model, oracle: Oracle, examples: _Examples) -> None:
-        self.model, self.oracle, self.examples = model, oracle, examples
+    def __init__(self, model: Model, oracle: Oracle, examples: _Examples, *, foreign: bool) -> None:
+        self.model, self.oracle, self.examples, self.foreign = model, oracle, examples, foreign
         program = model.engine.program if model.engine else None
         self.known = anchors(program, oracle.graph) if program else {}
         self.tallies = [Tally(piece) for piece in pieces(program, oracle.graph)] if program else []
@@ -266,9 +270,12 @@ class _Run:
         return tuple(each.result(program, names) for each in self.tallies)
 
     def _verdict(self, layers: Sequence[LayerComparison], first: LayerComparison | None, same: float | None) -> tuple[bool, str]:
+        beyond = [i for i, answer in enumerate(self.answers) if not answer.within and i not in self.tied]
+        if self.foreign and (first is not None or beyond):
+            largest = max(answer.difference for answer in self.answers)
+            return False, f"it was made from another file, and its outputs differ by up to {largest:.3g}; name that file, or convert again"
         if first is not None:
             return False, f"layer {'+'.join(first.layers)} differs from its source: {_difference(first)}"
-        beyond = [i for i, answer in enumerate(self.answers) if not answer.within and i not in self.tied]
         if not beyond:
             return True, f"equal to its source on {len(self.answers)} examples{self._but_ties(layers)}"
         if layers and all(layer.precision == EXACT for layer in layers):

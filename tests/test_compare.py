@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras_files import COLOURS, binary_colour_layers, colour_layers, write_h5
+from keras_files import COLOURS, binary_colour_layers, colour_layers, dense, write_h5
 from sample_programs import GRAPHS, inputs_of, program
 
 import edge
@@ -193,6 +194,28 @@ def test_a_file_of_another_model_is_refused(tmp_path: Path, digits: Path) -> Non
         compare(FIXTURES / "larq_sequential.h5", digits, keras=False)
     with pytest.raises((InputError, ModelError)):
         compare(source, digits, keras=False)
+
+
+@pytest.mark.parametrize("suffix", [".edge", ".tflite"])
+@pytest.mark.parametrize("name", ["inner", "middle"])
+def test_a_file_of_a_model_with_other_weights_differs_though_it_names_the_same_classes(tmp_path: Path, suffix: str, name: str) -> None:
+    """With the layers' names or others, under which no layer of the two can be compared."""
+    kernel = np.eye(3, dtype=np.float32)
+    for source, scale, layer in (("one", 1.0, "middle"), ("two", 1.5, name)):
+        write_h5(tmp_path / f"{source}.h5", [dense(layer, kernel * np.float32(scale))], (3,))
+        edge.convert(tmp_path / f"{source}.h5", bits=1)
+    assert compare(tmp_path / "one.h5", tmp_path / f"one{suffix}", keras=False).equal
+    comparison = compare(tmp_path / "one.h5", tmp_path / f"two{suffix}", keras=False)
+    assert not comparison.equal and "made from another file" in comparison.verdict
+
+
+def test_the_same_network_saved_as_another_file_is_equal(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_h5(tmp_path / f"{name}.h5", [dense("middle", np.eye(3, dtype=np.float32))], (3,))
+    with h5py.File(tmp_path / "two.h5", "r+") as file:
+        file.attrs["note"] = "the same network in other bytes"
+    edge.convert(tmp_path / "one.h5", formats=["edge"])
+    assert compare(tmp_path / "two.h5", tmp_path / "one.edge", keras=False).equal
 
 
 def test_a_file_without_tensor_names_is_compared_from_input_to_output(digits: Path) -> None:
