@@ -22,14 +22,12 @@ _GROW = (np.float32(2.0**127), np.float32(2.0**24))
 def max_pool2d(low: Lowering, node: Node) -> int:
     """MAX_POOL_2D; the minimum of flipped channels is the negated maximum of negated values."""
     number, flip = low.stored(node.inputs[0]), node.constants.get("flip")
-    turned = flip is not None and bool(flip.any())
-    if turned:
-        number = _turn(low, number, flip)
-    pooled = _pool(low, node, "MAX_POOL_2D", number)
-    return _turn(low, pooled, flip) if turned else pooled
+    if flip is None or not flip.any():
+        return _pool(low, node, "MAX_POOL_2D", number)
+    return _turn(low, _pool(low, node, "MAX_POOL_2D", _turn(low, number, flip)), flip)
 
 
-def _turn(low: Lowering, number: int, flip: Array | None) -> int:
+def _turn(low: Lowering, number: int, flip: Array) -> int:
     """Signs times -1 in the channels of `flip`."""
     factors = low.builder.constant(np.where(flip, -1, 1).astype(np.int8), scales=(1.0,))
     return low.op("MUL", [number, factors], low.like(number), fusedActivationFunction=FUSED_NONE)
@@ -73,7 +71,8 @@ def _corrections(window: tuple[Axis, Axis]) -> Array:
     """(1, rows, columns, 1) window areas divided by the areas inside the image."""
     inside = [_inside(axis) for axis in window]
     area = np.float64(window[0].window * window[1].window)
-    return (area / np.multiply.outer(*inside)).astype(np.float32)[np.newaxis, :, :, np.newaxis]
+    areas: Array = (area / np.multiply.outer(*inside)).astype(np.float32)
+    return areas[np.newaxis, :, :, np.newaxis]
 
 
 def _inside(axis: Axis) -> Array:

@@ -10,7 +10,7 @@ A tensor of the graph is known in up to two forms, each made when first asked fo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -161,8 +161,11 @@ class Lowering:
 
     def scale_and_shift(self, number: int, scale: Array | None, shift: Array | None, attrs: Attrs = NO_ACTIVATION) -> int:
         """activation(x * scale + shift) of float32 values, each step rounded; steps that change nothing are left out."""
-        steps = [(self.multiply, scale)] if scale is not None and np.any(scale != 1) else []
-        steps += [(self.add, shift)] if shift is not None and np.any(shift) else []
+        steps: list[tuple[Callable[..., int], Array]] = []
+        if scale is not None and np.any(scale != 1):
+            steps.append((self.multiply, scale))
+        if shift is not None and np.any(shift):
+            steps.append((self.add, shift))
         carried = fused(attrs)
         for step, operand in steps:
             last = step is steps[-1][0]

@@ -233,7 +233,7 @@ class Engine:
             self._invoke(0, len(self._calls))
             return
         if self._pool is None or not self._pool.usable:
-            self._pool = Pool(self.threads - 1, self._records, self._scratch.nbytes, self._helper, self._pointers[1:3])
+            self._pool = Pool(self.threads - 1, self._records, self._scratch.nbytes, self._helper, (self._pointers[1], self._pointers[2]))
             close_with(self, self._pool)
         self._lead(self._pool.control.ctypes.data, *self._pointers[1:], self._pool.semaphore, self._pool.helpers)
         if self._guarded is not None:
