@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tflite-runtime bench-twin bench-digits bench-resnet bench-conv plot bundled docs lint clean
+.PHONY: help demo test test-slow test-tflite-runtime test-pi bench-twin bench-digits bench-resnet bench-conv plot bundled docs lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-tflite-runtime: $(VENV)/.tests .venv-tflite/.installed  ## our .tflite file
 	rm -rf .venv-tflite/cases
 	$(BIN)/python tests/tflite_cases.py .venv-tflite/cases
 	EDGE_TFLITE_CASES=.venv-tflite/cases .venv-tflite/bin/python -m pytest -q --noconftest -m tflite_runtime tests/test_tflite_runtime.py
+
+test-pi: $(VENV)/.tests  ## the bundle in an emulated Raspberry Pi user space, where EDGE_PI_ROOT names one
+	$(BIN)/python -m pytest -q -m pi
 
 bench-twin: $(VENV)/.tests  ## train the int8 network that bench-digits compares with (once; minutes)
 	$(BIN)/python benchmarks/digits_twin.py $(if $(MNIST),--data $(MNIST))
