@@ -114,8 +114,8 @@ def _notes(nodes: list[Node], text: str) -> dict[str, str]:
 def _as_trained(graph: Graph) -> dict[str, str]:
     """Why layers of a network that was trained with signs are not at 1 bit."""
     whole, real = ([node for node in _weighted(graph) if stored(node) is kind] for kind in (Encoding.INT8, F32))
-    exact = "was not trained with signs; its weights lie on a grid of 8 bits and are stored so, exactly; train it binary to have it packed"
-    float_ = "was not trained with signs and stays float32; --bits 8 stores it in 8 bits, training it binary packs it"
+    exact = "not trained with signs; weights on a grid of 8 bits, stored so, exactly; train binary to have them packed"
+    float_ = "not trained with signs, so kept in float32; --bits 8 stores 8 bits, training binary packs them"
     return _notes(whole, exact) | _notes(real, float_)
 
 

@@ -278,7 +278,7 @@ def test_1_bit_leaves_a_binarized_network_as_trained() -> None:
     graph = simple(*binary_network())
     after = choose_bits(graph, Request(1))
     assert after.text() == graph.text()
-    assert "stays float32; --bits 8" in after.notes["first"] and "stays float32; --bits 8" in after.notes["last"]
+    assert "kept in float32; --bits 8" in after.notes["first"] and "kept in float32; --bits 8" in after.notes["last"]
     assert "second" not in after.notes
 
 

@@ -90,7 +90,7 @@ def test_a_binarized_model_is_packed_as_trained(tmp_path: Path) -> None:
     assert by_name["conv2"].kernel == "conv2d bits x bits -> bits"
     assert by_name["conv2"].bytes_before == 4 * 5 * 5 * 32 * 64 and by_name["conv2"].bytes_after <= 8192
     assert by_name["norm4"].note == "done by dense1"
-    assert "grid of 8 bits" in by_name["conv1"].note and "train it binary" in by_name["conv1"].note
+    assert "grid of 8 bits" in by_name["conv1"].note and "train binary" in by_name["conv1"].note
     assert not any("smaller, not faster" in message for message in report.messages)
     assert report.input_dtype == "uint8" and "0..255 as they are" in report.preprocess
 
