@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from keras_models import Layer, conv, dense, kernel, model_of, norm
 
@@ -360,8 +361,17 @@ def test_the_layers_of_a_packed_node_are_those_it_stands_for() -> None:
 # -- all of them ---------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20, deadline=None)
+def magnitudes(graph: Graph, seed: int = 1) -> list[np.ndarray]:
+    """For each output of `outputs` the sum of the magnitudes that were added up to it: the same network with all signs taken away."""
+    nodes = tuple(replace(node, constants={name: np.abs(values) for name, values in node.constants.items()}) for node in graph.nodes)
+    positive = replace(graph, nodes=nodes)
+    examples = np.abs(rng(seed).normal(size=(3, *graph.types[graph.inputs[0]].shape))).astype(np.float32)
+    return [run_graph(positive, {graph.inputs[0]: x})[name] for x in examples for name in graph.outputs]
+
+
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.booleans(), st.booleans())
+@example(305, False, True)
 def test_float_networks_keep_their_values(seed: int, pooled: bool, flat: bool) -> None:
     pool = [POOL] if pooled else []
     tail = [FLATTEN, dense(rng(seed), (16 if pooled else 64) * 5, 3, bias=True)] if flat else [dense(rng(seed), 5, 3)]
@@ -372,6 +382,9 @@ def test_float_networks_keep_their_values(seed: int, pooled: bool, flat: bool) -
         conv(rng(seed), (1, 1), 4, 5), ("LeakyReLU", {"name": "leaky"}, {}), *tail, shape=(8, 8, 3),
     )  # fmt: skip
     after = run_passes(graph)
-    same(graph, after, tolerance=2e-6)
+    # Folding rounds every weight anew. Each term of a sum may so move by some 2^-24 of its magnitude, whatever the terms add up to: where
+    # they nearly cancel, that is much of the sum.
+    for before, folded, summed in zip(outputs(graph), outputs(after), magnitudes(graph), strict=True):
+        assert (np.abs(folded - before) <= 2.0**-22 * summed).all()
     assert [node.op for node in after.nodes].count("affine") == 0
     assert run_passes(after).text() == after.text()
