@@ -1,8 +1,9 @@
 """How constants lie in the file: one layout for all machines, given by the operation's operands alone.
 
-Filters of conv2d and dense are stored in blocks of 32 output channels, the last block narrower: its lanes are the smallest multiple
-of 8 that holds the rest. Inside a block the products of one output follow the order of the window, lane by lane, so that a vector load
-fetches the same position of 8, 16 or 32 filters:
+Filters of conv2d and dense are stored in blocks of 32 output channels, a lane for each; the last block is as narrow as the channels left
+(single bits: rounded up to whole bytes). Inside a block the products of one output follow the order of the window, lane by lane, so that
+a vector load fetches the same position of 8, 16 or 32 filters; where the last block is no multiple of 8, kernels read a copy of it made at
+load, filled up with zeros.
 
     input       filter   [block][segment][position][lane]              a position is
     bits        bits     uint64 lanes                                  64 neighbouring bits of a segment, zero filled
@@ -21,7 +22,9 @@ float32 or int32; `flip` is packed like one pixel.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +38,7 @@ BLOCK = 32  # output channels
 
 
 def lanes(channels: int) -> tuple[int, ...]:
-    """The lanes of each block of `channels` outputs: 32, 32, ..., and 8, 16, 24 or 32."""
+    """The lanes kernels compute of each block of `channels` outputs: 32, 32, ..., and 8, 16, 24 or 32."""
     full, rest = divmod(channels, BLOCK)
     return (BLOCK,) * full + ((8 * math.ceil(rest / 8),) if rest else ())
 
@@ -54,9 +57,22 @@ class FilterLayout:
     lane_bits: int
 
     @property
+    def rest(self) -> int:
+        """Lanes of the narrower last block, 0 where there is none."""
+        rest = self.channels_out % BLOCK
+        return rest if self.lane_bits >= 8 else 8 * math.ceil(rest / 8)
+
+    @property
+    def widths(self) -> Iterator[int]:
+        """The lanes of each stored block."""
+        yield from itertools.repeat(BLOCK, self.channels_out // BLOCK)
+        if self.rest:
+            yield self.rest
+
+    @property
     def group_bytes(self) -> int:
-        """Bytes of the filters of one group; the width of all blocks together is the whole blocks and the rest, a multiple of 8."""
-        return self.block_bytes(BLOCK * (self.channels_out // BLOCK) + 8 * math.ceil(self.channels_out % BLOCK / 8))
+        """Bytes of the filters of one group."""
+        return self.block_bytes(BLOCK * (self.channels_out // BLOCK) + self.rest)
 
     @property
     def nbytes(self) -> int:
@@ -132,7 +148,7 @@ def _pack_filter(layout: FilterLayout, array: np.ndarray) -> bytes:
     return b"".join(
         _pack_block(layout, group[start : start + BLOCK], width)
         for group in by_group
-        for start, width in zip(range(0, layout.channels_out, BLOCK), lanes(layout.channels_out), strict=True)
+        for start, width in zip(range(0, layout.channels_out, BLOCK), layout.widths, strict=True)
     )
 
 
@@ -156,7 +172,7 @@ def _unpack_filter(layout: FilterLayout, constant: ConstantType, raw: np.ndarray
     start = 0
     for _ in range(layout.groups):
         left = layout.channels_out
-        for width in lanes(layout.channels_out):
+        for width in layout.widths:
             size = layout.block_bytes(width)
             blocks.append(_unpack_block(layout, constant, raw[start : start + size], width)[: min(left, width)])
             start, left = start + size, left - width

@@ -20,7 +20,7 @@ from edge.kernels.arguments import OVERREAD, epilogue, is_leaky
 from edge.kernels.isa import Machine
 from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place
 from edge.kernels.shapes import ConvVariant, sub_lanes, tile_pixels
-from edge.layout import FilterLayout, filter_layout, lanes
+from edge.layout import BLOCK, FilterLayout, filter_layout, lanes
 from edge.tensors import Encoding
 
 _KINDS = {
@@ -156,6 +156,27 @@ def _segment_arguments(low: Lowering, window: Window, layout: FilterLayout, kind
     return [pixel_step, rows, row_step, columns, column_step, layout.positions, mask], bool(used)
 
 
+def _filters(low: Lowering, layout: FilterLayout) -> tuple[int, int, int, int, int]:
+    """Where the blocks of 32 start, bytes of a group and of a block, and the same of the last, narrower blocks (which may be all)."""
+    start, block = low.constant("filter"), layout.block_bytes(BLOCK)
+    whole = layout.channels_out // BLOCK
+    if layout.rest % 8:
+        tail = _filled_up(low, layout)
+    else:
+        tail = start + whole * block, layout.group_bytes
+    return (start, layout.group_bytes, block, *tail) if whole else (*tail, 0, *tail)
+
+
+def _filled_up(low: Lowering, layout: FilterLayout) -> tuple[int, int]:
+    """A copy of the last blocks with zero lanes up to a multiple of 8, whole vectors; where it is, and bytes of a group's."""
+    stored = low.program.stored(low.instruction.constant("filter")).reshape(layout.groups, -1)
+    rest, lane_bytes = layout.rest, layout.lane_bits // 8
+    blocks = stored[:, layout.group_bytes - layout.block_bytes(rest) :].reshape(layout.groups, -1, rest, lane_bytes)
+    filled = np.zeros((*blocks.shape[:2], lanes(rest)[0], lane_bytes), np.uint8)
+    filled[:, :, :rest] = blocks
+    return low.derived.add(filled), filled[0].nbytes
+
+
 def _group_bytes(image: Place, groups: int) -> int:
     """Bytes between the first channels of neighbouring groups in a pixel."""
     depth = image.channels // groups
@@ -179,7 +200,7 @@ def _variant(low: Lowering, machine: Machine, kind: str, masked: bool) -> ConvVa
     channels = low.call.constants["filter"].shape[0] // _window(low).groups
     widths = lanes(channels)
     block = widths[0]
-    tail = widths[-1] if widths[-1] != block else 0
+    tail = widths[-1] if len(widths) > 1 and channels % BLOCK else 0
     pixels = tile_pixels(kind, machine, block, out.width)
     return ConvVariant(kind, out.type.encoding.name.lower(), pixels, block, tail, masked, low.has("scale"), is_leaky(low))
 
@@ -194,8 +215,8 @@ def _lower(low: Lowering) -> Lowered:
     args = (
         *segment,
         first, window.stride[0] * image.row_bytes,
-        low.constant("filter"), layout.block_bytes(variant.lanes),
-        len(lanes(layout.channels_out)), window.groups, _group_bytes(image, window.groups), layout.group_bytes,
+        *_filters(low, layout),
+        len(lanes(layout.channels_out)), window.groups, _group_bytes(image, window.groups),
         out.height, out.width, out.offset, out.pixel_bytes, out.row_bytes, layout.channels_out,
         *_table(low, window),
         *epilogue(low, scaled=variant.scaled, biased=variant.output != "bits"),

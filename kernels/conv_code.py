@@ -16,9 +16,9 @@ from edge.kernels.simd import memory
 from edge.kernels.tile import TileShape, tile
 
 # The argument row, as `edge.kernels.conv` writes it; 0 to 6 are the tile's window.
-X, X_ROW, FILTER, BLOCK_BYTES, BLOCKS, GROUPS, X_GROUP, FILTER_GROUP = range(7, 15)
-HEIGHT, WIDTH, Y, Y_PIXEL, Y_ROW, CHANNELS, TABLE, CLASS_BYTES, ROW_CLASSES, COLUMN_CLASSES = range(15, 25)
-EPILOGUE = 25  # and the six after it
+X, X_ROW, FILTER, FILTER_GROUP, BLOCK_BYTES, TAIL, TAIL_GROUP, BLOCKS, GROUPS, X_GROUP = range(7, 17)
+HEIGHT, WIDTH, Y, Y_PIXEL, Y_ROW, CHANNELS, TABLE, CLASS_BYTES, ROW_CLASSES, COLUMN_CLASSES = range(17, 27)
+EPILOGUE = 27  # and the six after it
 
 _BLOCK = 32
 
@@ -39,11 +39,12 @@ def kernel(variant: ConvVariant, machine: Machine) -> KernelFunction:
             group = block_of_all // blocks
             block = block_of_all - group * blocks
             x = args[X] + y * args[X_ROW] + group * args[X_GROUP]
-            filters = args[FILTER] + group * args[FILTER_GROUP] + block * args[BLOCK_BYTES]
             channel = block * _BLOCK
             if has_tail and block == blocks - 1:
-                tail_row(args, arena, constants, scratch, x, filters, y, group, channel)
+                tail = args[TAIL] + group * args[TAIL_GROUP]
+                tail_row(args, arena, constants, scratch, x, tail, y, group, channel)
             else:
+                filters = args[FILTER] + group * args[FILTER_GROUP] + block * args[BLOCK_BYTES]
                 full_row(args, arena, constants, scratch, x, filters, y, group, channel)
 
     return conv2d
