@@ -20,7 +20,7 @@ from edge.kernels.arguments import OVERREAD, epilogue, is_leaky
 from edge.kernels.isa import Machine
 from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place
 from edge.kernels.shapes import ConvVariant, sub_lanes, tile_pixels
-from edge.layout import BLOCK, FilterLayout, filter_layout, lanes
+from edge.layout import BLOCK, FilterLayout, filter_layout, lanes, reads_packed_groups, writes_packed_groups
 from edge.tensors import Encoding
 
 _KINDS = {
@@ -185,14 +185,10 @@ def _group_bytes(image: Place, groups: int) -> int:
 
 def _accepts(low: Lowering) -> bool:
     """Groups of packed channels must start and end on whole bytes, on both sides."""
-    window = _window(low)
+    groups = _window(low).groups
     inside, outside = low.input(), low.output
-    if window.groups == 1:
-        return True
-    depth = inside.channels // window.groups
-    packed_in = inside.type.encoding is Encoding.BITS and depth not in (8, 16, 32) and depth % 64
-    packed_out = outside.type.encoding is Encoding.BITS and outside.channels // window.groups % 8
-    return not (packed_in or packed_out)
+    reads = inside.type.encoding is not Encoding.BITS or reads_packed_groups(inside.channels, groups)
+    return reads and (outside.type.encoding is not Encoding.BITS or writes_packed_groups(outside.channels, groups))
 
 
 def _variant(low: Lowering, machine: Machine, kind: str, masked: bool) -> ConvVariant:
