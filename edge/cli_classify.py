@@ -79,6 +79,12 @@ class Classifier:
     def shape(self) -> tuple[int, ...]:
         return self.model.input.shape
 
+    @property
+    def classes(self) -> int | None:
+        """The classes that the first output tells apart, two where it is a single value; None where it ranks nothing."""
+        head = self.heads[0]
+        return None if head.kind == "values" or not is_ranked(head) else max(2, math.prod(head.shape))
+
     def run(self, item: Item) -> Result:
         """The answers for one item. Raises EdgeError where it cannot be read or does not fit."""
         started = time.perf_counter()
@@ -164,15 +170,21 @@ class Batch:
             else:
                 yield from _until_damage(*part)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Why labels that files hold are not used."""
+        return tuple(remark for part in self.parts if not isinstance(part, Failure) for remark in part[1].remarks)
 
-def expand(paths: Sequence[str], shape: tuple[int, ...]) -> Batch:
-    """The items behind each path; a path that cannot be read becomes a Failure."""
-    return Batch(tuple(_part(path, shape) for path in paths))
+
+def expand(paths: Sequence[str], shape: tuple[int, ...], classes: int | None = None) -> Batch:
+    """The items behind each path; a path that cannot be read becomes a Failure. classes: how many labels may tell apart."""
+    return Batch(tuple(_part(path, shape, classes) for path in paths))
 
 
-def _part(path: str, shape: tuple[int, ...]) -> tuple[str, Inputs] | Failure:
+def _part(path: str, shape: tuple[int, ...], classes: int | None) -> tuple[str, Inputs] | Failure:
     try:
-        return path, expand_inputs([path], shape=shape)
+        inputs = expand_inputs([path], shape=shape)
+        return path, inputs if classes is None else inputs.labelled_for(classes)
     except EdgeError as err:
         return Failure(path, str(err))
 

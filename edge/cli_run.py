@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli_options import PATH, json_option, overrides, preprocessing_options
-from edge.console import Column, Progress, compiling, count_text, out, out_json, out_table, printable, say, seconds_text, shape_text, styled
+from edge.console import Column, Progress, compiling, count_text, out, out_json, out_table, printable, say, seconds_text, shape_text, styled, warn
 from edge.errors import EdgeError
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def run(pictures: tuple[str, ...], model: str | None, **options: Any) -> None:
     load_s = time.perf_counter() - started
     preprocess, origin = _preprocess(chosen, changed)
     classify = _classifier(chosen, preprocess, options)
-    batch = expand(pictures, classify.shape)
+    batch = expand(pictures, classify.shape, classify.classes)
+    for remark in batch.remarks if classify.classes else ():
+        warn(f"no accuracy, since {remark}")
     task = _Run(classify, batch, _writer(preprocess, batch, options), origin, load_s, options)
     task.run()
     if task.failures:

@@ -2,7 +2,7 @@
 
 A folder stands for the picture files in it (one level, by name, hidden files left out). A `.npy` file is read item by
 item. Of an `.npz` file one array is taken: the first there is of x_test, x, images, else the only one that can be
-pictures; and its labels, whole numbers under y_test, y or labels.
+pictures; and its labels under y_test, y or labels: whole numbers, or one-hot rows (N, classes).
 
 **uint8 arrays are pictures** (preprocessing applies to them), **float arrays are what the net sees** (it does not).
 Shapes are N H W C, H W C (one picture) or H W (one grey picture); N H W, as MNIST comes, is N grey pictures wherever
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -74,12 +74,16 @@ class _Layout:
 
 @dataclass(frozen=True)
 class _Array:
-    """A stored array. open: gives the function that reads item i, once per pass over the items."""
+    """A stored array.
+
+    open: gives the function that reads item i, once per pass over the items. remark: why its labels are not used.
+    """
 
     name: str
     layout: _Layout
     open: Callable[[], Callable[[int], NDArray[Any]]]
     labels: tuple[int, ...] | None = None
+    remark: str | None = None
 
     def __len__(self) -> int:
         return self.layout.count
@@ -97,6 +101,15 @@ class Inputs:
     """All items, in the order given; `len()` is their number, and each pass reads anew."""
 
     sources: tuple[_Picture | _Array, ...]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Why labels that a file holds are not used."""
+        return tuple(source.remark for source in self.sources if isinstance(source, _Array) and source.remark)
+
+    def labelled_for(self, classes: int) -> Inputs:
+        """The same items; an array whose labels are not all of 0 .. classes - 1 is left without any, with a remark."""
+        return Inputs(tuple(_labelled_for(source, classes) for source in self.sources))
 
     def __len__(self) -> int:
         return sum(map(len, self.sources))
@@ -171,7 +184,7 @@ def _npz(path: Path, shape: tuple[int, ...] | None, array_names: Sequence[str]) 
     member = _chosen(path, members, array_names)
     name = f"{path}:{member}"
     layout = _layout(npz_header(path, member), name, shape)
-    return _Array(name, layout, partial(_npz_reader, path, member, layout), _labels(path, members, member, layout))
+    return _Array(name, layout, partial(_npz_reader, path, member, layout), *_labels(path, members, member, layout))
 
 
 def _npz_reader(path: Path, member: str, layout: _Layout) -> Callable[[int], NDArray[Any]]:
@@ -205,20 +218,47 @@ def _header_of_numbers(path: Path, member: str) -> Header | None:
         return None
 
 
-def _labels(path: Path, members: Sequence[str], member: str, layout: _Layout) -> tuple[int, ...] | None:
-    """The true classes, where they are whole numbers of shape (N,) or (N, 1); other targets are no classes."""
+def _labelled_for(source: _Picture | _Array, classes: int) -> _Picture | _Array:
+    if isinstance(source, _Picture) or source.labels is None:
+        return source
+    wrong = next((label for label in source.labels if not 0 <= label < classes), None)
+    if wrong is None:
+        return source
+    remark = f"the labels of {source.name} are not used: expected classes 0 to {classes - 1}, as the model has, got {wrong}; number them so"
+    return replace(source, labels=None, remark=remark)
+
+
+def _labels(path: Path, members: Sequence[str], member: str, layout: _Layout) -> tuple[tuple[int, ...] | None, str | None]:
+    """The true classes: whole numbers of shape (N,) or (N, 1), or one-hot rows; or why what is stored as such is neither."""
     name = next((name for name in (_LABELS_OF.get(member), "y", "labels", "y_test") if name in members), None)
     if name is None:
-        return None
-    header = _header_of_numbers(path, name)
-    if header is None or header.dtype.kind not in "ui" or header.shape[1:] not in ((), (1,)):
-        return None
+        return None, None
+    try:
+        header = npz_header(path, name)
+    except InputError as err:
+        return None, f"the labels of {path}:{member} are not used: {err}"
     if header.shape[0] != layout.count:
         raise InputError(
             f"{path} is inconsistent: expected {layout.count} labels in {name} for the items of {member}, "
             f"got {header.shape[0]}; save both again"
         )
-    return tuple(int(label) for label in read_npz(path, name).reshape(-1))
+    classes = _classes(header, path, name)
+    if classes is not None:
+        return classes, None
+    return None, (
+        f"the labels of {path}:{member} are not used: expected whole numbers of shape (N,), or one-hot rows, in {name}, "
+        f"got {header.dtype} of shape {header.shape}; save the number of each class"
+    )
+
+
+def _classes(header: Header, path: Path, name: str) -> tuple[int, ...] | None:
+    if header.dtype.kind in "ui" and header.shape[1:] in ((), (1,)):
+        return tuple(read_npz(path, name).reshape(-1).tolist())
+    if len(header.shape) != 2 or header.shape[1] < 2:
+        return None
+    rows = read_npz(path, name)
+    one_hot = np.isin(rows, (0, 1)).all() and (np.count_nonzero(rows, axis=1) == 1).all()
+    return tuple(rows.argmax(axis=1).tolist()) if one_hot else None
 
 
 def _layout(header: Header, name: str, shape: tuple[int, ...] | None) -> _Layout:

@@ -270,6 +270,14 @@ def test_labelled_arrays_give_the_accuracy(folder: Path, models: Path) -> None:
     assert found["results"][11]["true_class"] == 1 and found["results"][11]["correct"] is False
 
 
+def test_labels_that_are_none_of_the_classes_give_a_warning_and_no_accuracy(folder: Path, models: Path) -> None:
+    arrays(folder / "test.npz", COLOURS, [1, 2, 3])
+    result = invoke("run", "test.npz", "-m", models / "colours.edge")
+    assert result.exit_code == 0 and "accuracy" not in result.stdout and "true" not in result.stdout
+    assert "warning: no accuracy, since the labels of test.npz:x are not used: expected classes 0 to 2" in result.stderr
+    assert document(invoke("run", "test.npz", "-m", models / "colours.edge", "--json"))["accuracy"] is None
+
+
 def test_float_arrays_reach_the_net_as_they_are(folder: Path, models: Path) -> None:
     np.save(folder / "x.npy", np.full((1, SIZE, SIZE, 3), (0.9, 0.1, 0.1), np.float32))
     result = invoke("run", "x.npy", "-m", models / "colours.edge")

@@ -126,11 +126,37 @@ def test_the_array_and_its_labels_are_found_in_an_archive(tmp_path: Path) -> Non
     assert [item.label for item in chosen] == [0, 1, 0] and chosen[0].read().all()
 
 
-@pytest.mark.parametrize("targets", [np.zeros((2, 3), np.int64), np.zeros(2, np.float32), np.array(["a", "b"])])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        np.zeros((2, 3), np.int64), np.zeros(2, np.float32), np.array(["a", "b"]), np.array([0, None], object),
+        np.array([[1, 0], [1, 1]]), np.array([[0.5, 0.5], [0, 1]]), np.zeros((2, 1, 1), np.uint8),
+    ],
+)  # fmt: skip
 def test_targets_that_are_no_classes_are_no_labels(tmp_path: Path, targets: np.ndarray) -> None:
     path = tmp_path / "data.npz"
     np.savez(path, x=np.zeros((2, 4, 4), np.uint8), y=targets)
-    assert [item.label for item in expand_inputs([path])] == [None, None]
+    inputs = expand_inputs([path])
+    assert [item.label for item in inputs] == [None, None]
+    (remark,) = inputs.remarks
+    assert f"the labels of {path}:x are not used" in remark
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32])
+def test_one_hot_rows_are_labels(tmp_path: Path, kind: type[np.generic]) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=np.zeros((3, 4, 4), np.uint8), y=np.eye(4, dtype=kind)[[2, 0, 3]])
+    inputs = expand_inputs([path])
+    assert [item.label for item in inputs] == [2, 0, 3] and not inputs.remarks
+
+
+@pytest.mark.parametrize("labels", [[1, 2], [-1, 0]])
+def test_labels_beyond_the_classes_are_not_used(tmp_path: Path, labels: list[int]) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=np.zeros((2, 4, 4), np.uint8), y=labels)
+    inputs = expand_inputs([path]).labelled_for(2)
+    assert [item.label for item in inputs] == [None, None] and "expected classes 0 to 1" in inputs.remarks[0]
+    assert [item.label for item in expand_inputs([path]).labelled_for(3)] == (labels if labels[0] > 0 else [None, None])
 
 
 def test_the_only_array_that_can_be_pictures_is_taken(tmp_path: Path) -> None:
