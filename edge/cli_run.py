@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import click
 
 from edge.cli_options import PATH, json_option, overrides, preprocessing_options
 from edge.console import Column, Progress, compiling, count_text, out, out_json, out_table, printable, say, seconds_text, shape_text, styled, warn
-from edge.errors import EdgeError
+from edge.errors import EdgeError, InputError
 
 if TYPE_CHECKING:
     from edge.cli_classify import Answer, Batch, Classifier, Failure, Result
@@ -62,6 +63,7 @@ def run(pictures: tuple[str, ...], model: str | None, **options: Any) -> None:
     from edge.cli_classify import expand
 
     changed = overrides(options)
+    absent = _say_absent(pictures)
     started = time.perf_counter()
     chosen = _load(model)
     load_s = time.perf_counter() - started
@@ -70,10 +72,27 @@ def run(pictures: tuple[str, ...], model: str | None, **options: Any) -> None:
     batch = expand(pictures, classify.shape, classify.classes)
     for remark in batch.remarks if classify.classes else ():
         warn(f"no accuracy, since {remark}")
-    task = _Run(classify, batch, _writer(preprocess, batch, options), origin, load_s, options)
+    task = _Run(classify, batch, _writer(preprocess, batch, options), origin, load_s, options, said=absent)
     task.run()
     if task.failures:
         raise click.exceptions.Exit(1)
+
+
+def _say_absent(pictures: tuple[str, ...]) -> frozenset[str]:
+    """Name the paths that lead nowhere before a model is loaded, and end the run where no other is left."""
+    from edge.paths import require_file
+
+    absent = []
+    for path in filter(None, pictures):
+        try:
+            if not os.path.isdir(path):
+                require_file(path, "input")
+        except InputError as err:
+            absent.append(path)
+            say(str(err), style="red")
+    if len(absent) == len(pictures):
+        raise click.exceptions.Exit(1)
+    return frozenset(absent)
 
 
 def _load(name: str | None) -> Model:
@@ -115,7 +134,7 @@ def _writer(preprocess: Preprocess, batch: Batch, options: dict[str, Any]) -> Wr
 
 @dataclass
 class _Run:
-    """One run of the command: what was asked, and what came of it so far."""
+    """One run of the command: what was asked, and what came of it so far. said: names of items whose failure is known already."""
 
     classify: Classifier
     batch: Batch
@@ -123,6 +142,7 @@ class _Run:
     origin: str
     load_s: float
     options: dict[str, Any]
+    said: frozenset[str] = frozenset()
     failures: int = 0
     judged: list[bool] = field(default_factory=list)
     times: list[tuple[float, float, float]] = field(default_factory=list)
@@ -180,7 +200,8 @@ class _Run:
     def _fail(self, name: str, error: str) -> None:
         self.failures += 1
         self.entries.append({"name": name, "error": error})
-        say(error, style="red")
+        if name not in self.said:
+            say(error, style="red")
 
     def _count(self, result: Result) -> None:
         self.last = result

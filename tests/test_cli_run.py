@@ -318,6 +318,18 @@ def test_a_bad_picture_does_not_stop_the_others(folder: Path, models: Path) -> N
     assert found["failed"] == 3 and ["error" in entry for entry in found["results"]] == [True, True, True, False]
 
 
+def test_a_missing_picture_is_named_before_the_model_is_loaded(folder: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*args: object, **options: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    result = invoke("run", "none.png", picture(folder / "good.png", "blue"), "-m", models / "colours.edge")
+    assert result.exit_code == 1 and result.stderr.count("none.png") == 1 and "good.png" in result.stdout
+    monkeypatch.setattr(cli_model, "load_model", load)
+    result = invoke("run", "none.png", "nor.npz", "-m", models / "colours.edge")
+    assert result.exit_code == 1 and result.stdout == "" and [line.split(":")[0] for line in result.stderr.splitlines()] == ["edge"] * 2
+    assert "cannot read the input none.png" in result.stderr and "cannot read the input nor.npz" in result.stderr
+
+
 def test_a_damaged_archive_fails_once(folder: Path, models: Path) -> None:
     path = arrays(folder / "x.npz", ["red"] * 3, None)
     content = path.read_bytes()
