@@ -30,6 +30,7 @@ from edge.graph import Graph
 from edge.labels import check_labels, read_labels
 from edge.lower import to_program
 from edge.ops import Activation
+from edge.paths import require_path
 from edge.preprocess import Preprocess, default_for, preset
 from edge.program import Program
 from edge.tensors import Encoding
@@ -49,13 +50,13 @@ def convert(
     *,
     bits: int = 1,
     activation_bits: int = 32,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] | str = FORMATS,
     calibrate: Source | None = None,
     data: Source | None = None,
     input_dtype: str = "auto",
     input_shape: tuple[int, ...] | None = None,
     preprocess: Preprocess | str | None = None,
-    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+    labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -65,13 +66,13 @@ def convert(
     destination       where to write: a folder, or a path whose suffix is replaced by each format's; by default beside the source
     bits              1, 8 or 32, of weights (`edge.converters.bits`); layers trained binary are packed at every width
     activation_bits   32, or 1 to binarize activations as well (with `bits` 1)
-    formats           of "edge" and "tflite"
+    formats           of "edge" and "tflite", one or several
     calibrate, data   example pictures (a file, a folder, several, or an array: uint8 pictures, or floats as the network sees them):
                       for the ranges of 8-bit activations, and to measure agreement with the source (`calibrate` serves if alone)
     input_dtype       "float32" or "uint8"; "auto" takes bytes where the pictures are whole numbers 0..255
     input_shape       (H, W, C), where the file leaves sizes open
     preprocess        how pictures become the input, or the name of a preset; by default 0..255 for a model that rescales, else 0..1
-    labels            names of the classes, or a file with them
+    labels            names of the classes (numbers count as names), or a file with them
     force             replace files that edge did not write
     progress          called with (step, done, total)
 
@@ -79,7 +80,8 @@ def convert(
     say what to install. Raises `EdgeError` (`ModelError`, `InputError`, `MissingPackage`).
     """
     request = Request(bits, activation_bits)
-    paths = targets(Path(source), destination, formats)
+    require_path(source, "model")
+    paths = targets(Path(source), destination, (formats,) if isinstance(formats, str) else formats)
     check_replaceable(paths, force=force)
     tell = progress or (lambda step, done, total: None)
     tell("reading", 0, 1)
@@ -168,15 +170,21 @@ def _statistics(graph: Graph, calibration: Samples, tell: Progress, *, deviation
 # -- what is stored ------------------------------------------------------------------------------------------------------------
 
 
-def _labels(labels: Sequence[str] | str | os.PathLike[str] | None, setup: _Setup, graph: Graph) -> tuple[str, ...] | None:
+def _labels(labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | None, setup: _Setup, graph: Graph) -> tuple[str, ...] | None:
     if labels is None:
         return None
-    names = read_labels(labels) if isinstance(labels, (str, os.PathLike)) else tuple(labels)
+    names = read_labels(labels) if isinstance(labels, (str, os.PathLike)) else tuple(map(_label, labels))
     if any(unicodedata.category(character) == "Cc" for name in names for character in name):
         raise InputError("the labels hold control characters, which terminals would obey; give plain names")
     output = _outputs(setup.model, graph)[0]
     check_labels(names, graph.types[graph.outputs[0]].shape[-1], kind=output["kind"])
     return names
+
+
+def _label(label: object) -> str:
+    if not isinstance(label, (str, int, np.integer)):
+        raise InputError(f"the labels should be names or whole numbers, got {type(label).__name__}; give one name for each class")
+    return str(label)
 
 
 def _outputs(model: KerasModel, graph: Graph) -> list[dict[str, str]]:

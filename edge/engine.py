@@ -26,6 +26,7 @@ from edge.kernels.loop import HELPER, LEAD, LOOP, RECORD
 from edge.kernels.move import lower_halo
 from edge.kernels.registry import Code, Derived, Lowered, Lowering, Place, select
 from edge.memory import aligned
+from edge.paths import require_path
 from edge.program import SPARE_BYTES, Program, Tensor
 from edge.tensors import Encoding, TensorInfo, TensorType
 from edge.threads import Pool, close_with, most_threads, parts_for
@@ -89,9 +90,11 @@ class Engine:
     ) -> None:
         if len(program.inputs) != 1:
             raise FormatError(f"the file takes {len(program.inputs)} inputs, expected 1; convert a model that takes one picture")
+        if threads < 1:
+            raise InputError(f"threads should be 1 or more, got {threads}; leave it out for one thread")
         self.program = program
         self.machine = machine or detect()
-        self.threads = max(1, min(threads, most_threads()))
+        self.threads = min(threads, most_threads())
         self._pool: Pool | None = None
         self._lock = threading.Lock()
         _ENGINES.add(self)
@@ -171,7 +174,9 @@ class Engine:
             return list(self._trace())
 
     def times(self, x: Any, repeats: int = 1) -> np.ndarray:
-        """Seconds of every instruction, (repeats, instructions)."""
+        """Seconds of every instruction, (repeats, instructions). Raises InputError if `x` does not fit, or for no repeats."""
+        if repeats < 1:
+            raise InputError(f"repeats should be 1 or more, got {repeats}; give how often to measure")
         batch, _ = self._batch(x)
         ranges = self._ranges()
         seconds = np.zeros((repeats, len(ranges)))
@@ -378,7 +383,7 @@ def load(
     from edge.format import read
     from edge.verifier import verify
 
-    program = read(path, mmap=mmap)
+    program = read(require_path(path, "model"), mmap=mmap)
     verify(program)
     try:
         return Engine(program, machine=machine, threads=threads, progress=progress)

@@ -8,6 +8,14 @@ from pathlib import Path
 from edge.errors import InputError
 
 
+def require_path(path: object, what: str) -> str:
+    """The path as text, if it is one (`str` or `os.PathLike`); else InputError, which holds none of what it is instead."""
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise InputError(f"cannot read the {what}: expected the path of a file, got {type(path).__name__}; write it to a file and name that")
+    return text
+
+
 def require_file(path: str | os.PathLike[str], what: str) -> Path:
     """The path, if it is a regular file; else InputError. what: what it was to be, such as "picture".
 

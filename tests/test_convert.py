@@ -200,6 +200,17 @@ def test_a_model_that_rescales_takes_bytes(options: Any, dtype: str, tmp_path: P
     assert edge.convert(DIGITS, tmp_path, **options).input_dtype == dtype
 
 
+def test_one_format_and_whole_numbers_as_labels_are_taken(tmp_path: Path) -> None:
+    report = edge.convert(DIGITS, tmp_path / "net.edge", formats="edge", labels=list(range(10)))
+    assert [file.format for file in report.files] == ["edge"] and [path.name for path in tmp_path.iterdir()] == ["net.edge"]
+    assert read(tmp_path / "net.edge").metadata["labels"] == [str(i) for i in range(10)]
+
+
+def test_a_source_that_is_no_path_is_refused() -> None:
+    with pytest.raises(InputError, match="expected the path of a file, got bytes"):
+        edge.convert(b"content")  # type: ignore[arg-type]
+
+
 def test_other_models_take_floats_unless_the_preset_is_bytes(tmp_path: Path) -> None:
     assert edge.convert(FLOAT, tmp_path, bits=32).input_dtype == "float32"
     assert edge.convert(FLOAT, tmp_path, bits=32, preprocess="byte").input_dtype == "uint8"
@@ -214,6 +225,8 @@ def test_other_models_take_floats_unless_the_preset_is_bytes(tmp_path: Path) -> 
         ({"preprocess": "instagram"}, "unknown preset"),
         ({"labels": ["a", "b"]}, "expected 10 names"),
         ({"labels": ["\x1b[2J"] * 10}, "control characters"),
+        ({"labels": [None] * 10}, "labels should be names or whole numbers, got NoneType"),
+        ({"formats": "onnx"}, "formats should be among edge, tflite, got onnx"),
         ({"formats": ["onnx"]}, "formats should be among edge, tflite, got onnx"),
         ({"formats": []}, "got none"),
         ({"data": np.zeros((2, 5, 5, 1), np.float32)}, r"has the shape \(5, 5, 1\), but the network takes \(28, 28, 1\)"),

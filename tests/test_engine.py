@@ -151,6 +151,21 @@ def test_times_are_given_for_every_instruction(engine: Engine, pictures: np.ndar
     assert (seconds > 0).all()
 
 
+def test_fewer_than_one_thread_or_repeat_is_refused(program: Program, engine: Engine, pictures: np.ndarray) -> None:
+    for count in (0, -1):
+        with pytest.raises(InputError, match=f"threads should be 1 or more, got {count}"):
+            Engine(program, threads=count)
+        with pytest.raises(InputError, match=f"repeats should be 1 or more, got {count}"):
+            engine.times(pictures[0], count)
+
+
+@pytest.mark.parametrize("given", [b"EDGE content", bytearray(9), 7, None, ["model.edge"]])
+def test_what_is_no_path_is_refused_without_its_content(given: object) -> None:
+    with pytest.raises(InputError, match=f"expected the path of a file, got {type(given).__name__};") as error:
+        edge.load(given)  # type: ignore[arg-type]
+    assert "content" not in str(error.value)
+
+
 def test_one_engine_in_two_threads_is_right(engine: Engine, pictures: np.ndarray) -> None:
     expected = engine.run(pictures)
     wrong: list[int] = []
