@@ -26,12 +26,13 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
+from edge.cli_model import require_edge
 from edge.errors import EdgeError, FormatError, InputError
 from edge.files import write_atomically
 from edge.format import read
@@ -82,7 +83,7 @@ def bundle(
 
     Raises `EdgeError` for an unsound model, an unknown target, a picture that does not fit, a destination in the way.
     """
-    path = require_file(model, "model")
+    path = require_edge(require_file(model, "model"), "packed")
     device = _device(target)
     program = _program(path)
     name = f"{path.stem}-{device.name}"
@@ -120,11 +121,10 @@ def _contents(
 ) -> tuple[dict[str, bytes], str, str]:
     """The files of a bundle by name, the known answer in words, and the name of the picture."""
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.edge"
-        shutil.copyfile(path, model)
         shown = _picture(Path(folder), program, picture)
-        answer = record(model, shown)
-        files = {file.name: file.read_bytes() for file in (model, shown)}
+        # Of the files that were given, not of copies: errors name them.
+        answer = replace(record(path, shown if picture is None else Path(picture)), model="model.edge", picture=shown.name)
+        files = {"model.edge": path.read_bytes(), shown.name: shown.read_bytes()}
     modules = runtime_modules()
     runtime = runtime_sources(modules)
     files |= runtime

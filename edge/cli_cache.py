@@ -57,7 +57,7 @@ def cache_state() -> CacheState:
     from edge.kernels.cache import folder
 
     where = folder()
-    sizes = [path.stat().st_size for path in where.glob("*.o")] if where is not None and where.is_dir() else []
+    sizes = [path.stat().st_size for path in where.glob("*.o") if path.is_file()] if where is not None and where.is_dir() else []
     return CacheState(where, len(sizes), sum(sizes), _writable(where))
 
 
@@ -93,12 +93,12 @@ def warm(files: tuple[str, ...], as_json: bool) -> None:
 
 def _warm(file: str) -> dict[str, Any]:
     """One file made ready; what was compiled, or why not."""
-    from edge.cli_model import find_model, naming
+    from edge.cli_model import find_model, naming, require_edge
     from edge.engine import load
 
     compiled = 0
     try:
-        path = find_model(file)
+        path = require_edge(find_model(file), "made ready")
         with compiling(is_cached()) as tell:
 
             def progress(done: int, total: int) -> None:

@@ -99,7 +99,7 @@ def find_model(given: str | None, *, folder: Path | None = None, environment: Ma
     if given:
         return _named(given, "")
     if environment.get(ENVIRONMENT_VARIABLE):
-        return _named(environment[ENVIRONMENT_VARIABLE], f" that ${ENVIRONMENT_VARIABLE} names")
+        return _named(environment[ENVIRONMENT_VARIABLE], f" of ${ENVIRONMENT_VARIABLE},")
     return _only_model(folder or Path())
 
 
@@ -155,6 +155,18 @@ def file_format(path: Path) -> str:
         return "keras"
     found = f"a file that begins with {start!r}" if start else "an empty file"
     raise InputError(f"cannot read the model {path}: expected a .edge, .tflite or Keras file, got {found}; convert the source model again")
+
+
+def require_edge(path: Path, purpose: str) -> Path:
+    """The path, if it is a `.edge` file; else InputError. purpose: what only such a file can be, such as "profiled"."""
+    kind = file_format(path)
+    if kind == "edge":
+        return path
+    if kind == "keras":
+        found, advice = "a Keras model", f"convert it first: edge convert {path} --bits 1"
+    else:
+        found, advice = "a .tflite file", "convert the model it was made of: edge convert MODEL.h5 --bits 1"
+    raise InputError(f"{path} is {found}, and only a .edge file can be {purpose}; {advice}")
 
 
 def load_model(path: Path, *, progress: Progress | None = None) -> Model:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge.cli_options import json_option
+from edge.cli_options import PATH, json_option
 from edge.console import Column, bytes_text, out, out_facts, out_json, out_table, seconds_text
 
 if TYPE_CHECKING:
@@ -26,27 +26,20 @@ Storage and RAM are exact. Time is measured on this machine, and predicted every
 
 
 @click.command(epilog=EPILOG)
-@click.argument("model", type=click.Path(), metavar="MODEL")
+@click.argument("model", type=PATH, metavar="MODEL")
 @click.option("--target", default="host", show_default=True, metavar="NAME|FILE", help="A device, this machine (host), or a .toml file.")
 @json_option
 def profile(model: str, target: str, as_json: bool) -> None:
     """Show what MODEL (.edge) costs on a device: storage, RAM and time by layer, and what limits each."""
+    from edge.cli_model import require_edge
     from edge.targets.profile import profile as profile_model
 
-    _require_edge_file(model)
+    require_edge(Path(model), "profiled")
     found = profile_model(model, target)
     if as_json:
         out_json(found.to_json())
     else:
         _print(found)
-
-
-def _require_edge_file(model: str) -> None:
-    from edge.cli_model import file_format
-    from edge.errors import InputError
-
-    if file_format(Path(model)) != "edge":
-        raise InputError(f"{model} is no .edge file, and only those can be profiled; make one with: edge convert MODEL.h5 --bits 1")
 
 
 def _print(found: Profile) -> None:

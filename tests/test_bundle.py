@@ -201,6 +201,15 @@ def test_bad_input_is_one_sentence_and_writes_nothing(model: Path, tmp_path: Pat
     assert sorted(os.listdir()) == before
 
 
+def test_a_bad_picture_and_a_model_to_convert_are_named_as_given(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "no.png").write_bytes(b"none")
+    assert "cannot read the picture no.png:" in invoke("bundle", model, "--picture", "no.png").stderr
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    result = invoke("bundle", "model.h5")
+    assert result.exit_code == 1 and "convert it first: edge convert model.h5 --bits 1" in result.stderr
+
+
 def test_the_command_names_the_known_answer(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = invoke("bundle", model, "--picture", PICTURE)

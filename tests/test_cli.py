@@ -298,6 +298,12 @@ def test_warm_goes_on_after_a_bad_file(model: Path, tmp_path: Path) -> None:
     assert ["error" in entry for entry in json.loads(result.stdout)["files"]] == [True, False]
 
 
+def test_warm_says_how_a_model_is_converted(tmp_path: Path) -> None:
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    result = invoke("warm", tmp_path / "model.h5")
+    assert result.exit_code == 1 and f"convert it first: edge convert {tmp_path / 'model.h5'}" in result.stderr
+
+
 def test_a_cache_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
