@@ -135,9 +135,10 @@ def _trusted(path: Path) -> bool:
 
 
 def clear() -> int:
-    """Delete all cached objects; how many there were."""
+    """Delete all cached objects; how many there were. Folders are none, whatever their names."""
     where = folder()
-    found = [] if where is None or not where.is_dir() else [*where.glob("*" + _SUFFIX), *where.glob("*.tmp")]
+    named = [] if where is None or not where.is_dir() else [*where.glob("*" + _SUFFIX), *where.glob("*.tmp")]
+    found = [path for path in named if path.is_symlink() or not path.is_dir()]
     for path in found:
         path.unlink(missing_ok=True)
     return len(found)

@@ -94,6 +94,13 @@ def test_objects_are_kept_across_caches(folder: Path) -> None:
     assert ObjectCache().get(NAME) is None
 
 
+def test_folders_named_like_objects_are_left_alone(folder: Path) -> None:
+    ObjectCache().put(NAME, b"code")
+    (folder / "x.o").mkdir()
+    assert cache.clear() == 1
+    assert [path.name for path in folder.iterdir()] == ["x.o"]
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:10], lambda data: b"", lambda data: data[:-1] + b"X"])
 def test_torn_objects_are_not_used(folder: Path, damage) -> None:  # type: ignore[no-untyped-def]
     ObjectCache().put(NAME, b"code")
