@@ -61,4 +61,14 @@ def overrides(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in taken.items() if value is not None}
 
 
+def idle_options(changed: dict[str, Any], channels: int, resize: str) -> list[str]:
+    """Why options that were given change nothing, for a net of so many channels and pictures fitted by `resize`."""
+    found = []
+    if "channel_order" in changed and channels == 1:
+        found.append("--channel-order changes nothing, since the net sees grey pictures; leave it out")
+    if "pad_value" in changed and resize != "letterbox":
+        found.append(f"--pad-value changes nothing with --resize {resize}, which adds no bands; give --resize letterbox, or leave it out")
+    return found
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, for programs.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import PATH, json_option, overrides, preprocessing_options
+from edge.cli_options import PATH, idle_options, json_option, overrides, preprocessing_options
 from edge.console import Column, Progress, compiling, count_text, out, out_json, out_table, printable, say, seconds_text, shape_text, styled, warn
 from edge.errors import EdgeError, InputError
 
@@ -69,6 +69,8 @@ def run(pictures: tuple[str, ...], model: str | None, **options: Any) -> None:
     load_s = time.perf_counter() - started
     preprocess, origin = _preprocess(chosen, changed)
     classify = _classifier(chosen, preprocess, options)
+    for remark in idle_options(changed, classify.shape[-1], preprocess.resize):
+        warn(remark)
     batch = expand(pictures, classify.shape, classify.classes)
     for remark in batch.remarks if classify.classes else ():
         warn(f"no accuracy, since {remark}")

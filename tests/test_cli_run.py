@@ -362,6 +362,16 @@ def test_options_replace_what_is_stored(folder: Path, models: Path, options: tup
         assert result.exit_code == 0 and words in result.stderr
 
 
+def test_options_that_change_nothing_give_a_warning(folder: Path, models: Path) -> None:
+    image = picture(folder / "image.png", "green")
+    grey = invoke("run", image, "-m", "digits", "--channel-order", "bgr")
+    assert grey.exit_code == 0 and "warning: --channel-order changes nothing, since the net sees grey" in grey.stderr
+    found = invoke("run", image, "-m", models / "colours.edge", "--pad-value", 9, "--channel-order", "rgb")
+    assert "warning: --pad-value changes nothing with --resize stretch" in found.stderr and "--channel-order" not in found.stderr
+    used = invoke("run", image, "-m", models / "colours.edge", "--pad-value", 9, "--resize", "letterbox")
+    assert "warning" not in used.stderr
+
+
 def test_channel_order_changes_the_answer(folder: Path, models: Path) -> None:
     picture(folder / "image.png", "red")
     found = document(invoke("run", "image.png", "-m", models / "colours.edge", "--channel-order", "bgr", "--json"))
