@@ -13,7 +13,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli_options import PATH, idle_options, json_option, overrides, preprocessing_options
-from edge.console import Column, Progress, compiling, count_text, out, out_json, out_table, printable, say, seconds_text, shape_text, styled, warn
+from edge.console import (
+    Column,
+    Progress,
+    compiling,
+    count_text,
+    out,
+    out_json,
+    out_table,
+    printable,
+    say,
+    seconds_text,
+    shape_text,
+    styled,
+    warn,
+)
 from edge.errors import EdgeError, InputError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ def require_path(path: object, what: str) -> str:
     """The path as text, if it is one (`str` or `os.PathLike`); else InputError, which holds none of what it is instead."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str):
-        raise InputError(f"cannot read the {what}: expected the path of a file, got {type(path).__name__}; write it to a file and name that")
+        raise InputError(f"cannot read the {what}: expected the path of a file, got {type(path).__name__}; name a file")
     return text
 
 
