@@ -18,11 +18,13 @@ COLUMNS = 4
 
 def commands() -> str:
     """The help text of every command."""
-    parent = click.Context(cli, info_name="edge", max_content_width=100, terminal_width=100)
+    settings = {**cli.context_settings, "terminal_width": 100}
+    parent = click.Context(cli, info_name="edge", **settings)
     pages = [f"# Commands\n\n```text\n{cli.get_help(parent)}\n```"]
     for name, entry in COMMANDS.items():
-        context = click.Context(entry.load(), info_name=name, parent=parent, max_content_width=100, terminal_width=100)
-        pages.append(f"## edge {name}\n\n```text\n{context.command.get_help(context)}\n```")
+        command = entry.load()
+        context = click.Context(command, info_name=name, parent=parent, terminal_width=100)
+        pages.append(f"## edge {name}\n\n```text\n{command.get_help(context)}\n```")
     return NOTE + "\n\n".join(pages) + "\n"
 
 
