@@ -181,7 +181,7 @@ def _member(path: Path, member: str) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(path) as archive:
             info = archive.getinfo(f"{member}.npy")
             if info.compress_type not in _COMPRESSIONS:
-                raise NotImplementedError(f"compression {info.compress_type}")
+                raise zipfile.BadZipFile(f"compression {info.compress_type}")
             with archive.open(info) as file:
                 yield file
     except _ARCHIVE_ERRORS as err:

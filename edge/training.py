@@ -21,6 +21,7 @@ To add one, write a subclass of `Quantizer` under `@register_quantizer("its_name
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -53,7 +54,7 @@ def register_quantizer(name: str) -> Callable[[_Class], _Class]:
     return register
 
 
-class Quantizer:
+class Quantizer(ABC):
     """An element-wise function with a gradient of its own, for weights or activations.
 
     Subclasses set `precision` (bits of one value), and define `forward`, `gradient` and, if they have parameters,
@@ -62,13 +63,13 @@ class Quantizer:
 
     precision: ClassVar[int]
 
+    @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Return the quantized values, in the shape and dtype of `x`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradient(self, x: Tensor, upstream: Tensor) -> Tensor:
         """Return what `upstream`, the gradient at the output, becomes at the input `x`; same shape."""
-        raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
         return {}
