@@ -35,7 +35,8 @@ from edge.kernels.build import object_code
 from edge.kernels.isa import Machine
 from edge.kernels.registry import Derived, Lowered, Lowering, select
 from edge.lower import to_program
-from edge.ops import NO_ACTIVATION, OPS, OpCall, infer
+from edge.op_check import infer
+from edge.ops import NO_ACTIVATION, OPS, OpCall
 from edge.program import Program
 from edge.targets.costs import kind_of, program_cost
 from edge.targets.devices import FOLDER, Device, load_device

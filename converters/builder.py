@@ -19,7 +19,8 @@ import numpy as np
 from edge.converters.keras_model import Call
 from edge.errors import ModelError
 from edge.graph import Array, Node, constant_type
-from edge.ops import NO_ACTIVATION, OPS, OpCall, OpError, infer
+from edge.op_check import infer
+from edge.ops import NO_ACTIVATION, OPS, OpCall, OpError
 from edge.tensors import Encoding, TensorType
 
 DEFAULTS: Mapping[str, int | float] = {

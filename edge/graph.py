@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from edge.errors import ModelError
-from edge.ops import NO_ACTIVATION, OPS, ConstantType, OpCall, OpDef, OpError, check
+from edge.op_check import check
+from edge.ops import NO_ACTIVATION, OPS, ConstantType, OpCall, OpDef, OpError
 from edge.tensors import Encoding, TensorType
 
 Array = np.ndarray

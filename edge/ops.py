@@ -6,7 +6,7 @@ An operation is known by its number in files; numbers are never reused. Its oper
 - constants by role, in the order of `OpDef.constants`; their `Encoding` says how they are stored,
 - attributes, whole numbers or (those in `OpDef.floats`) float32.
 
-`check` proves the shapes and encodings of one application; what an operation computes is `edge.kernels.reference`.
+`edge.op_check` proves the shapes and encodings of one application; what an operation computes is `edge.kernels.reference`.
 
 Convolutions (conv2d, depthwise_conv2d, dense) share one arithmetic. With acc = sum of x * w over the window, where x is the stored
 integer less its zero point (int8, uint8), the value +-1 (bits) or the float:
@@ -97,7 +97,7 @@ class OpDef:
     in_place: bool = False  # the output may lie on the first input
 
 
-def _need(condition: bool, message: str) -> None:
+def need(condition: bool, message: str) -> None:
     if not condition:
         raise OpError(message)
 
@@ -109,9 +109,9 @@ ACTIVATION_ATTRS = ("activation", "alpha", "limit")
 
 def _check_activation(call: OpCall, allowed: frozenset[Activation]) -> None:
     number = call.i("activation")
-    _need(number in tuple(allowed), f"activation {number} is not one of {sorted(allowed)}")
-    _need(math.isfinite(call.attrs["alpha"]), f"alpha must be finite, got {call.attrs['alpha']}")
-    _need(not math.isnan(call.attrs["limit"]), "limit must be a number")
+    need(number in tuple(allowed), f"activation {number} is not one of {sorted(allowed)}")
+    need(math.isfinite(call.attrs["alpha"]), f"alpha must be finite, got {call.attrs['alpha']}")
+    need(not math.isnan(call.attrs["limit"]), "limit must be a number")
 
 
 # -- windows -------------------------------------------------------------------------------------------------------------------
@@ -122,10 +122,10 @@ POOL_ATTRS = ("window_h", "window_w", *WINDOW_ATTRS)
 
 
 def _axis(size: int, window: int, stride: int, before: int, after: int, axis: str) -> int:
-    _need(1 <= stride <= MAX_ATTRIBUTE, f"stride along {axis} must be at least 1, got {stride}")
-    _need(0 <= before <= MAX_ATTRIBUTE and 0 <= after <= MAX_ATTRIBUTE, f"padding along {axis} must not be negative")
+    need(1 <= stride <= MAX_ATTRIBUTE, f"stride along {axis} must be at least 1, got {stride}")
+    need(0 <= before <= MAX_ATTRIBUTE and 0 <= after <= MAX_ATTRIBUTE, f"padding along {axis} must not be negative")
     padded = size + before + after
-    _need(window <= padded, f"a window of {window} does not fit the padded {axis} of {padded}")
+    need(window <= padded, f"a window of {window} does not fit the padded {axis} of {padded}")
     return (padded - window) // stride + 1
 
 
@@ -138,7 +138,7 @@ def _window_shape(call: OpCall, window_h: int, window_w: int) -> tuple[int, int]
 
 def _effective(call: OpCall, taps_h: int, taps_w: int) -> tuple[int, int]:
     for name in ("dilation_h", "dilation_w"):
-        _need(1 <= call.i(name) <= MAX_ATTRIBUTE, f"{name} must be at least 1, got {call.i(name)}")
+        need(1 <= call.i(name) <= MAX_ATTRIBUTE, f"{name} must be at least 1, got {call.i(name)}")
     return (taps_h - 1) * call.i("dilation_h") + 1, (taps_w - 1) * call.i("dilation_w") + 1
 
 
@@ -168,25 +168,25 @@ def _check_epilogue(call: OpCall, channels: int) -> None:
     for role, encoding in (("scale", F32), ("bias", F32), ("threshold", I32)):
         constant = call.constants.get(role)
         if constant is not None:
-            _need(constant == ConstantType(encoding, (channels,)), f"{role} must be {channels} x {encoding.name.lower()}")
+            need(constant == ConstantType(encoding, (channels,)), f"{role} must be {channels} x {encoding.name.lower()}")
     if call.constants["filter"].encoding is F32:
-        _need("scale" not in call.constants, "a float32 filter takes no scale")
+        need("scale" not in call.constants, "a float32 filter takes no scale")
     _check_activation(call, FUSED_ACTIVATIONS)
 
 
 def _check_accumulator(call: OpCall, terms: int) -> None:
     largest = {BITS: 1, U8: 255 * 128, I8: 255 * 128}.get(call.inputs[0].encoding, 0)
-    _need(terms * largest <= MAX_ACCUMULATOR, f"{terms} products may overflow the 32-bit accumulator")
+    need(terms * largest <= MAX_ACCUMULATOR, f"{terms} products may overflow the 32-bit accumulator")
 
 
 def _conv2d_shape(call: OpCall) -> tuple[int, ...]:
     channels_out, taps_h, taps_w, depth = _filter_shape(call, rank=4)
     groups, channels = call.i("groups"), call.inputs[0].hwc[2]
-    _need(1 <= groups <= channels and channels % groups == 0, f"groups {groups} must divide the {channels} input channels")
-    _need(channels_out % groups == 0, f"groups {groups} must divide the {channels_out} output channels")
-    _need(depth == channels // groups, f"filter depth is {depth}, expected {channels // groups}")
-    _need(call.i("pad_ones") in (0, 1), "pad_ones must be 0 or 1")
-    _need(not call.i("pad_ones") or call.inputs[0].encoding is BITS, "pad_ones needs a packed input")
+    need(1 <= groups <= channels and channels % groups == 0, f"groups {groups} must divide the {channels} input channels")
+    need(channels_out % groups == 0, f"groups {groups} must divide the {channels_out} output channels")
+    need(depth == channels // groups, f"filter depth is {depth}, expected {channels // groups}")
+    need(call.i("pad_ones") in (0, 1), "pad_ones must be 0 or 1")
+    need(not call.i("pad_ones") or call.inputs[0].encoding is BITS, "pad_ones needs a packed input")
     _check_epilogue(call, channels_out)
     _check_accumulator(call, taps_h * taps_w * depth)
     rows, columns = _window_shape(call, *_effective(call, taps_h, taps_w))
@@ -196,9 +196,9 @@ def _conv2d_shape(call: OpCall) -> tuple[int, ...]:
 def _depthwise_shape(call: OpCall) -> tuple[int, ...]:
     taps_h, taps_w, channels_out = _filter_shape(call, rank=3)
     channels = call.inputs[0].hwc[2]
-    _need(channels_out % channels == 0, f"{channels_out} filters are no multiple of the {channels} channels")
-    _need(call.i("groups") == channels, f"groups must be the {channels} channels, got {call.i('groups')}")
-    _need(call.i("pad_ones") == 0, "pad_ones needs a packed convolution")
+    need(channels_out % channels == 0, f"{channels_out} filters are no multiple of the {channels} channels")
+    need(call.i("groups") == channels, f"groups must be the {channels} channels, got {call.i('groups')}")
+    need(call.i("pad_ones") == 0, "pad_ones needs a packed convolution")
     _check_epilogue(call, channels_out)
     _check_accumulator(call, taps_h * taps_w)
     rows, columns = _window_shape(call, *_effective(call, taps_h, taps_w))
@@ -207,7 +207,7 @@ def _depthwise_shape(call: OpCall) -> tuple[int, ...]:
 
 def _dense_shape(call: OpCall) -> tuple[int, ...]:
     channels_out, *window = _filter_shape(call, rank=4)
-    _need(tuple(window) == call.inputs[0].hwc, f"filter covers {tuple(window)}, the input is {call.inputs[0].hwc}")
+    need(tuple(window) == call.inputs[0].hwc, f"filter covers {tuple(window)}, the input is {call.inputs[0].hwc}")
     _check_epilogue(call, channels_out)
     _check_accumulator(call, math.prod(window))
     return (channels_out,)
@@ -215,7 +215,7 @@ def _dense_shape(call: OpCall) -> tuple[int, ...]:
 
 def _filter_shape(call: OpCall, *, rank: int) -> tuple[int, ...]:
     shape = call.constants["filter"].shape
-    _need(len(shape) == rank and min(shape) >= 1, f"filter must have {rank} axes of at least 1, got {shape}")
+    need(len(shape) == rank and min(shape) >= 1, f"filter must have {rank} axes of at least 1, got {shape}")
     return shape
 
 
@@ -236,8 +236,8 @@ _DEPTHWISE_SIGNATURES = frozenset(_FLOAT_FILTERS | {(I8, I8, I8), (I8, I8, F32),
 
 def _pool_shape(call: OpCall) -> tuple[int, ...]:
     window_h, window_w = call.i("window_h"), call.i("window_w")
-    _need(1 <= window_h <= MAX_ATTRIBUTE and 1 <= window_w <= MAX_ATTRIBUTE, "a window is at least 1 x 1")
-    _need(
+    need(1 <= window_h <= MAX_ATTRIBUTE and 1 <= window_w <= MAX_ATTRIBUTE, "a window is at least 1 x 1")
+    need(
         max(call.i("pad_top"), call.i("pad_bottom")) < window_h and max(call.i("pad_left"), call.i("pad_right")) < window_w,
         "padding must be narrower than the window, or a window would hold no pixel",
     )
@@ -245,8 +245,8 @@ def _pool_shape(call: OpCall) -> tuple[int, ...]:
     _check_accumulator(call, min(window_h, height) * min(window_w, width))
     flip = call.constants.get("flip")
     if flip is not None:
-        _need(flip == ConstantType(BITS, (channels,)), f"flip must be {channels} bits")
-        _need(call.inputs[0].encoding is BITS, "flip needs a packed input")
+        need(flip == ConstantType(BITS, (channels,)), f"flip must be {channels} bits")
+        need(call.inputs[0].encoding is BITS, "flip needs a packed input")
     rows, columns = _window_shape(call, window_h, window_w)
     return rows, columns, channels
 
@@ -254,7 +254,7 @@ def _pool_shape(call: OpCall) -> tuple[int, ...]:
 def _channelwise_shape(call: OpCall) -> tuple[int, ...]:
     channels = call.inputs[0].shape[-1]
     for role, constant in call.constants.items():
-        _need(constant == ConstantType(F32, (channels,)), f"{role} must be {channels} x float32")
+        need(constant == ConstantType(F32, (channels,)), f"{role} must be {channels} x float32")
     if "activation" in call.attrs:
         _check_activation(call, FUSED_ACTIVATIONS)
     return call.inputs[0].shape
@@ -268,8 +268,8 @@ def _same_shape(call: OpCall) -> tuple[int, ...]:
 
 def _add_shape(call: OpCall) -> tuple[int, ...]:
     first, second = call.inputs
-    _need(first.shape == second.shape, f"shapes differ: {first.shape} and {second.shape}")
-    _need(first.encoding == second.encoding, "encodings differ")
+    need(first.shape == second.shape, f"shapes differ: {first.shape} and {second.shape}")
+    need(first.encoding == second.encoding, "encodings differ")
     _check_activation(call, FUSED_ACTIVATIONS)
     return first.shape
 
@@ -277,26 +277,26 @@ def _add_shape(call: OpCall) -> tuple[int, ...]:
 def _concat_shape(call: OpCall) -> tuple[int, ...]:
     first = call.inputs[0]
     for other in call.inputs[1:]:
-        _need(other.shape[:-1] == first.shape[:-1], f"shapes {first.shape} and {other.shape} differ beside the channels")
+        need(other.shape[:-1] == first.shape[:-1], f"shapes {first.shape} and {other.shape} differ beside the channels")
         same = (other.encoding, other.scale, other.zero_point) == (first.encoding, first.scale, first.zero_point)
-        _need(same, "encodings or quantization differ")
+        need(same, "encodings or quantization differ")
     if first.encoding is BITS:
-        _need(all(t.shape[-1] % 8 == 0 for t in call.inputs[:-1]), "packed channels before the last must be a multiple of 8")
+        need(all(t.shape[-1] % 8 == 0 for t in call.inputs[:-1]), "packed channels before the last must be a multiple of 8")
     return (*first.shape[:-1], sum(t.shape[-1] for t in call.inputs))
 
 
 def _reshape_shape(call: OpCall) -> tuple[int, ...]:
     shape = tuple(call.i(f"size_{axis}") for axis in range(3))[: call.i("rank")]
-    _need(1 <= len(shape) == call.i("rank") and min(shape) >= 1, f"{shape} is no shape of rank {call.i('rank')}")
-    _need(math.prod(shape) == call.inputs[0].elements, f"{call.inputs[0].shape} has not as many values as {shape}")
+    need(1 <= len(shape) == call.i("rank") and min(shape) >= 1, f"{shape} is no shape of rank {call.i('rank')}")
+    need(math.prod(shape) == call.inputs[0].elements, f"{call.inputs[0].shape} has not as many values as {shape}")
     return shape
 
 
 def _pad_shape(call: OpCall) -> tuple[int, ...]:
     height, width, channels = call.inputs[0].hwc
     pads = [call.i(name) for name in ("pad_top", "pad_bottom", "pad_left", "pad_right")]
-    _need(min(pads) >= 0 and max(pads) <= MAX_ATTRIBUTE, "padding must not be negative")
-    _need(math.isfinite(call.attrs["value"]), "the padding value must be finite")
+    need(min(pads) >= 0 and max(pads) <= MAX_ATTRIBUTE, "padding must not be negative")
+    need(math.isfinite(call.attrs["value"]), "the padding value must be finite")
     return height + pads[0] + pads[1], width + pads[2] + pads[3], channels
 
 
@@ -329,79 +329,3 @@ OPS: Mapping[str, OpDef] = {op.name: op for op in _TABLE}
 BY_NUMBER: Mapping[int, OpDef] = {op.number: op for op in _TABLE}
 
 NO_ACTIVATION: Mapping[str, int | float] = {"activation": int(Activation.NONE), "alpha": 0.0, "limit": math.inf}
-
-
-# -- checking one application --------------------------------------------------------------------------------------------------
-
-
-def check(op: OpDef, call: OpCall, output: TensorType) -> None:
-    """Prove that `call` with `output` is an application of `op`; raises `OpError` with the reason if it is not."""
-    _check_operands(op, call)
-    for tensor in (*call.inputs, output):
-        check_tensor(tensor)
-    shape = op.shape(call)
-    _need(output.shape == shape or _same_image(op, output.shape, shape), f"output is {output.shape}, expected {shape}")
-    _check_signature(op, call, output)
-    _check_constants_present(call, output)
-
-
-def check_halo(op: OpDef, call: OpCall) -> None:
-    """Prove that the first input has the halo the windows reach. Holds in programs; graphs know no halos."""
-    _need(call.inputs[0].halo.covers(op.halo(call)), f"input halo {call.inputs[0].halo} is narrower than {op.halo(call)}")
-
-
-def infer(op: OpDef, call: OpCall) -> tuple[int, ...]:
-    """The output's shape; raises `OpError` if the operands do not fit."""
-    _check_operands(op, call)
-    for tensor in call.inputs:
-        check_tensor(tensor)
-    return op.shape(call)
-
-
-def _same_image(op: OpDef, got: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """A convolution or pool of a (W, C) or (C,) tensor may give its output without the leading axes of 1."""
-    return len(got) < len(expected) and (1,) * (len(expected) - len(got)) + got == expected
-
-
-def _check_operands(op: OpDef, call: OpCall) -> None:
-    least, most = op.inputs
-    _need(least <= len(call.inputs) <= most, f"{op.name} takes {least} to {most} inputs, got {len(call.inputs)}")
-    _need(set(call.constants) <= set(op.constants), f"{op.name} has no constant {set(call.constants) - set(op.constants)}")
-    _need(set(call.attrs) == set(op.attrs), f"{op.name} needs the attributes {op.attrs}, got {tuple(call.attrs)}")
-    _need("filter" not in op.constants or "filter" in call.constants, f"{op.name} needs a filter")
-    for role, constant in call.constants.items():
-        _need(math.prod(constant.shape) <= MAX_ELEMENTS and min(constant.shape, default=1) >= 1, f"{role} has an absurd shape")
-
-
-def check_tensor(tensor: TensorType) -> None:
-    """Prove that a tensor's shape, halo, size and quantization are within bounds; raises `OpError`."""
-    _need(1 <= len(tensor.shape) <= 3 and min(tensor.shape) >= 1, f"{tensor.shape} is no tensor shape")
-    halo = (tensor.halo.top, tensor.halo.bottom, tensor.halo.left, tensor.halo.right)
-    _need(min(halo) >= 0 and max(halo) <= MAX_ATTRIBUTE, f"halo {halo} is out of range")
-    _need(max(tensor.shape) <= MAX_ELEMENTS and tensor.nbytes <= MAX_ELEMENTS, f"a tensor of {tensor.shape} is too large")
-    _need(tensor.encoding is not I32, "int32 is for constants")
-    _need(math.isfinite(tensor.scale) and 1e-30 < tensor.scale < 1e30, f"scale {tensor.scale} is out of range")
-    low, high = {I8: (-128, 127), U8: (0, 255)}.get(tensor.encoding, (0, 0))
-    _need(low <= tensor.zero_point <= high, f"zero point {tensor.zero_point} is out of range")
-
-
-def _check_signature(op: OpDef, call: OpCall, output: TensorType) -> None:
-    stored = call.constants["filter"].encoding if "filter" in op.constants else None
-    signature = (call.inputs[0].encoding, stored, output.encoding)
-    names = ", ".join("-" if e is None else e.name.lower() for e in signature)
-    _need(signature in op.signatures, f"{op.name} does not exist for (input, filter, output) = ({names})")
-    if op.name in ("max_pool2d", "average_pool2d", "reshape", "pad2d", "concat"):
-        first = call.inputs[0]
-        same = (first.scale, first.zero_point) == (output.scale, output.zero_point)
-        _need(same, f"{op.name} keeps the quantization of its input")
-
-
-def _check_constants_present(call: OpCall, output: TensorType) -> None:
-    """Integer filters need a scale, or a threshold for packed outputs, and never both."""
-    if "filter" in call.constants:
-        packed = output.encoding is BITS
-        integer = call.constants["filter"].encoding is not F32
-        _need(("threshold" in call.constants) == packed, "a threshold belongs to packed outputs, and to those alone")
-        _need(("scale" in call.constants) == (integer and not packed), "a scale belongs to integer filters without threshold")
-        _need(not packed or "bias" not in call.constants, "a packed output takes no bias")
-        _need(not packed or call.i("activation") == Activation.NONE, "a packed output takes no activation")

@@ -1,7 +1,7 @@
 """The proof that a program is safe to run: whoever wrote the file, no kernel reads or writes a byte that is not its own.
 
 Kernels compute every address from the operands of their instruction, never from values. So it is enough that the operands of each
-instruction fit its operation (`edge.ops.check`), that tensors lie in the arena and constants in the blob with the bytes that the operands
+instruction fit its operation (`edge.op_check`), that tensors lie in the arena and constants in the blob with the bytes that the operands
 ask for, and that an output lies on no input but where the operation allows it. Beyond safety the verifier proves that every tensor is
 written before it is read and read before it is overwritten, and that the work is bounded, so that no file can hang the engine.
 
@@ -20,7 +20,8 @@ from edge.arena import may_share, round_up
 from edge.errors import FormatError
 from edge.format import MAX_BLOB_BYTES
 from edge.layout import constant_bytes
-from edge.ops import BY_NUMBER, MAX_ELEMENTS, OpCall, OpError, check, check_halo, check_tensor
+from edge.op_check import check, check_halo, check_tensor
+from edge.ops import BY_NUMBER, MAX_ELEMENTS, OpCall, OpError
 from edge.program import ALIGNMENT, Constant, Instruction, Program, Tensor
 from edge.tensors import Encoding
 

@@ -32,7 +32,7 @@ Array = np.ndarray
 def evaluate(op: str, call: OpCall, output: TensorType, inputs: Sequence[Array], constants: Mapping[str, Array]) -> Array:
     """The output of one application of an operation.
 
-    `inputs` and `constants` are the values that `call` describes, and `call` must have passed `edge.ops.check`. Raises `ValueError` for
+    `inputs` and `constants` are the values that `call` describes, and `call` must have passed `edge.op_check`. Raises `ValueError` for
     inputs of another shape or dtype and for an unknown operation.
     """
     if op not in _MEANINGS:

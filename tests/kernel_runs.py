@@ -15,7 +15,8 @@ from edge.kernels.isa import Machine
 from edge.kernels.move import lower_halo
 from edge.kernels.reference import evaluate
 from edge.kernels.registry import Derived, Lowered, Lowering, Place, select
-from edge.ops import Activation, check, check_halo
+from edge.op_check import check, check_halo
+from edge.ops import Activation
 from edge.program import Tensor
 from edge.tensors import Encoding
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from edge.graph import Graph, Node, constant_type
 from edge.lower import to_program
-from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall, infer
+from edge.op_check import infer
+from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall
 from edge.program import Program
 from edge.tensors import Encoding, TensorType
 

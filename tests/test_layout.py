@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from edge.graph import constant_type
 from edge.layout import BLOCK, constant_bytes, filter_layout, lanes, pack_constant, unpack_constant
-from edge.ops import NO_ACTIVATION, OPS, OpCall, infer
+from edge.op_check import infer
+from edge.ops import NO_ACTIVATION, OPS, OpCall
 from edge.tensors import Encoding, TensorType
 
 BITS, FLOAT32, INT8, UINT8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8

@@ -20,7 +20,8 @@ from edge.kernels import reference
 from edge.kernels.arithmetic import activate, dequantize, fma, inverse_scale, quantize
 from edge.kernels.reference import evaluate, run_graph, run_program
 from edge.lower import to_program
-from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall, OpError, check, infer
+from edge.op_check import check, infer
+from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall, OpError
 from edge.tensors import Encoding, TensorType
 
 

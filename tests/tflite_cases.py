@@ -19,7 +19,8 @@ from edge.graph import Graph, Node, constant_type
 from edge.kernels.arithmetic import quantize
 from edge.kernels.bitpack import signs
 from edge.kernels.reference import run_graph
-from edge.ops import CONV_ATTRS, NO_ACTIVATION, OPS, POOL_ATTRS, Activation, OpCall, infer
+from edge.op_check import infer
+from edge.ops import CONV_ATTRS, NO_ACTIVATION, OPS, POOL_ATTRS, Activation, OpCall
 from edge.tensors import Encoding, TensorType
 
 Array = np.ndarray
