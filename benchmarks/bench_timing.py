@@ -1,4 +1,4 @@
-"""Timing a call and its peers against each other: in turns, within one run, so that whatever slows the machine slows all of them.
+"""Timing calls against each other: in turns, within one run, so that whatever slows the machine slows all of them.
 
 A *round* is some calls of one contender in a row: about `ROUND_SECONDS`, long enough for its caches to be its own again, and short enough
 that on a busy machine most rounds pass undisturbed. The figure of a contender is the median of its rounds; a ratio is the median of the
@@ -10,16 +10,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 ROUNDS = 300
+LEAST_ROUNDS = 11
 ROUND_SECONDS = 0.002
 PAUSE_SECONDS = 0.001  # before each round; the scheduler then lets it run, whatever else wants the processor
-WARM_UP_SECONDS = 0.3
+WARM_UP_SECONDS = 0.1
 
 Call = Callable[[], object]
+
+
+class Remote(Protocol):
+    """A contender that times itself, in another process: `seconds(calls)` makes that many calls in a row and tells how long they took."""
+
+    def seconds(self, calls: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -45,49 +52,81 @@ class Timing:
 
 def ratio(slower: Timing, faster: Timing) -> float:
     """How many times as long `slower` took: the median over the rounds, taken pair by pair."""
-    return float(np.median(np.divide(slower.seconds, faster.seconds)))
+    return ratio_quartiles(slower, faster)[1]
 
 
-def interleave(benchmark: Any, name: str, call: Call, peers: Mapping[str, Call], *, calls: int, rounds: int = ROUNDS) -> dict[str, Timing]:
+def ratio_quartiles(slower: Timing, faster: Timing) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile of how many times as long `slower` took, over the rounds, taken pair by pair."""
+    low, middle, high = np.quantile(np.divide(slower.seconds, faster.seconds), (0.25, 0.5, 0.75))
+    return float(low), float(middle), float(high)
+
+
+def interleave(
+    benchmark: Any,
+    name: str,
+    call: Call | Remote,
+    peers: Mapping[str, Call | Remote],
+    *,
+    calls: int | None = None,
+    rounds: int = ROUNDS,
+    budget_s: float | None = None,
+) -> dict[str, Timing]:
     """Time `call` and its peers in turns; return all timings by name.
 
-    `benchmark` is pytest-benchmark's fixture: it shows and stores the rounds of `call`, of `calls` calls each, and compares them with
-    earlier runs; all figures, per call, are in its `extra_info`.
+    `benchmark` is pytest-benchmark's fixture: it shows and stores the rounds of `call`, of `calls` calls each (default: about
+    `ROUND_SECONDS`); all figures, per call, are in its `extra_info`. Where `rounds` of all would take more than `budget_s`, there are
+    fewer, but at least `LEAST_ROUNDS`.
     """
-    contenders = {name: _Contender(call, calls), **{peer: _Contender(run, _calls_per_round(run)) for peer, run in peers.items()}}
-    _calls_per_round(call)  # to warm it up
+    contenders = {each: _Contender(run) for each, run in {name: call, **peers}.items()}
+    ours = contenders[name]
+    if calls is not None:
+        ours.calls = calls
+    cycle_s = sum(contender.expected_s for contender in contenders.values())
+    if budget_s is not None:
+        rounds = min(rounds, max(LEAST_ROUNDS, int(budget_s / cycle_s)))
 
-    def rounds_of_peers() -> None:
+    def before_ours() -> None:
         for peer in peers:
+            contenders[peer].prepare()
             contenders[peer].round()
+        ours.prepare()
 
-    benchmark.pedantic(contenders[name].round, setup=rounds_of_peers, rounds=rounds, iterations=1)
+    benchmark.pedantic(ours.round, setup=before_ours, rounds=rounds, iterations=1)
     timings = {each: Timing(tuple(contender.seconds), contender.calls) for each, contender in contenders.items()}
     benchmark.extra_info.update({each: timing.to_json() for each, timing in timings.items()})
     return timings
 
 
 class _Contender:
-    """A call, and the seconds it took in each round."""
+    """A call, warmed up; how often it is called in a round, and the seconds a call took in each round."""
 
-    def __init__(self, call: Call, calls: int) -> None:
-        self.call, self.calls = call, calls
+    def __init__(self, call: Call | Remote) -> None:
+        self._run: Callable[[int], float] = call.seconds if hasattr(call, "seconds") else lambda calls: _seconds(call, calls)
+        self.calls, self._call_s = self._warm_up()
         self.seconds: list[float] = []
 
-    def round(self) -> None:
+    @property
+    def expected_s(self) -> float:
+        """About how long a round takes with what comes before it."""
+        return PAUSE_SECONDS + (self.calls + 1) * self._call_s
+
+    def prepare(self) -> None:
+        """Pause, and call once: what the pause let go cold."""
         time.sleep(PAUSE_SECONDS)
-        self.call()  # what the pause let go cold
-        self.seconds.append(_seconds(self.call, self.calls) / self.calls)
+        self._run(1)
 
+    def round(self) -> None:
+        self.seconds.append(self._run(self.calls) / self.calls)
 
-def _calls_per_round(call: Call) -> int:
-    """Warm up, and tell how many calls take `ROUND_SECONDS`."""
-    spent, calls = 0.0, 1
-    while spent < WARM_UP_SECONDS:
-        seconds = _seconds(call, calls)
-        spent += seconds
-        calls = max(1, round(calls * ROUND_SECONDS / max(seconds, 1e-9)))
-    return calls
+    def _warm_up(self) -> tuple[int, float]:
+        """How many calls take `ROUND_SECONDS`, and seconds of one."""
+        spent, calls, per_call = 0.0, 1, 0.0
+        while spent < WARM_UP_SECONDS:
+            seconds = self._run(calls)
+            spent += seconds
+            per_call = seconds / calls
+            calls = max(1, min(2 * calls + 8, round(ROUND_SECONDS / max(per_call, 1e-9))))
+        return calls, per_call
 
 
 def _seconds(call: Call, calls: int) -> float:

@@ -1,0 +1,105 @@
+"""What benchmarks share: the fixture `bench`, which times contenders and records rows, and the report at the end of a run.
+
+    pytest benchmarks --bench-run benchmarks/results/bench.json     measures, and writes bench.json, bench.md and bench.html
+    pytest benchmarks -m quick --bench-rounds 15                    the main rows alone, printed in the terminal
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import bench_report
+import pytest
+from bench_rows import Row, Run, in_order, make_row, save
+from bench_timing import Call, Remote, Timing, interleave
+
+ROUNDS = 60
+BUDGET_SECONDS = 5.0  # for the rounds of one row
+
+_ROWS: list[Row] = []
+_ABSENT: dict[str, str] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("bench")
+    group.addoption("--bench-run", type=Path, metavar="FILE.json", help="store the rows of this run here, and a report beside it")
+    group.addoption("--bench-rounds", type=int, default=ROUNDS, metavar="N", help=f"rounds of every row (default: {ROUNDS})")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "quick: belongs to `make bench-quick`")
+
+
+class Bench:
+    """Times the contenders of one test in turns and records them as a row of the run. One row a test."""
+
+    def __init__(self, benchmark: Any, config: pytest.Config) -> None:
+        self._benchmark, self._rounds = benchmark, config.getoption("--bench-rounds")
+        self.stored = config.getoption("--bench-run") is not None  # else a test may write a report of its own
+
+    def row(
+        self,
+        group: str,
+        name: str,
+        kind: str,
+        contenders: Mapping[str, Call | Remote],
+        *,
+        threads: int = 1,
+        work: Mapping[str, float] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        budget_s: float = BUDGET_SECONDS,
+    ) -> Row:
+        """Time `contenders`, edge's first, and record the row. Results must have been asserted before."""
+        timings = self.time(contenders, budget_s=budget_s)
+        return self.record(make_row(group, name, kind, timings, threads=threads, work=work, facts=facts))
+
+    def time(self, contenders: Mapping[str, Call | Remote], *, budget_s: float = BUDGET_SECONDS) -> dict[str, Timing]:
+        """The timings alone, of contenders that took turns."""
+        (name, call), *others = contenders.items()
+        return interleave(self._benchmark, name, call, dict(others), rounds=self._rounds, budget_s=budget_s)
+
+    def record(self, row: Row) -> Row:
+        """Add a row to the run; raises `ValueError` if it is there already."""
+        if any(row.key == other.key for other in _ROWS):
+            raise ValueError(f"there are two rows {row.key}: give each its own name")
+        _ROWS.append(row)
+        self._benchmark.extra_info["row"] = row.key
+        return row
+
+
+@pytest.fixture
+def bench(benchmark: Any, request: pytest.FixtureRequest) -> Bench:
+    """Times contenders and records rows."""
+    return Bench(benchmark, request.config)
+
+
+# -- what is absent ------------------------------------------------------------------------------------------------------------
+
+
+def _note(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped or report.failed:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else f"failed: {report.longrepr}".splitlines()[-1]
+        _ABSENT[report.nodeid.split("/")[-1]] = reason.removeprefix("Skipped: ")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _note(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _note(report)
+
+
+# -- the report ----------------------------------------------------------------------------------------------------------------
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Store the run where that was asked for, and print its main figures."""
+    if not _ROWS:
+        return
+    run = Run(bench_report.environment(threads=1), in_order(_ROWS), sorted(_ABSENT.items()))
+    path = config.getoption("--bench-run")
+    if path is not None:
+        save(run, path)
