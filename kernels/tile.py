@@ -28,6 +28,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from edge.kernels import tile_int8
 from edge.kernels.isa import Machine
 from edge.kernels.shapes import vector_lanes
 from edge.kernels.simd import INDEX, address, splat
@@ -42,15 +43,14 @@ class Step:
     scalar: ir.Type
     lane_bits: int
     accumulator: ir.Type
-    filters: Callable[[Any, ir.Value, int], ir.Value]  # (builder, pointer, lanes) -> vector of filters
-    spread: Callable[[Any, ir.Value, int], ir.Value]  # (builder, scalar, lanes) -> vector for `multiply`
-    multiply: Callable[[Any, ir.Value, ir.Value, ir.Value], ir.Value]  # (builder, acc, x, w) -> acc
+    filters: Callable[[Any, ir.Value, int], Any]  # (builder, pointer, lanes) -> filters of a position, as `multiply` takes them
+    spread: Callable[[Any, ir.Value, int], Any]  # (builder, scalar, lanes) -> a pixel, as `multiply` takes it
+    multiply: Callable[[Any, ir.Value, Any, Any], ir.Value]  # (builder, acc, x, w) -> acc
 
 
-def _load(kind: ir.Type, per_lane: int = 1) -> Callable[[Any, ir.Value, int], ir.Value]:
+def _load(kind: ir.Type) -> Callable[[Any, ir.Value, int], ir.Value]:
     def load(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value:
-        vector = ir.VectorType(kind, lanes * per_lane)
-        return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=1)
+        return builder.load(builder.bitcast(pointer, ir.VectorType(kind, lanes).as_pointer()), align=1)
 
     return load
 
@@ -66,43 +66,6 @@ def _count_differences(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.
     kind = acc.type
     ctpop = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), f"llvm.ctpop.v{kind.count}i64")
     return builder.add(acc, builder.call(ctpop, [builder.xor(x, w)]))
-
-
-# -- int8 ----------------------------------------------------------------------------------------------------------------------
-
-
-def _quads(unsigned_offset: bool) -> Callable[[Any, ir.Value, int], ir.Value]:
-    """4 bytes to every lane; with the offset, int8 becomes uint8 by adding 128 (flipping the top bit)."""
-
-    def spread(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
-        if unsigned_offset:
-            scalar = builder.xor(scalar, I32(0x80808080))
-        return builder.bitcast(_spread(builder, scalar, lanes), ir.VectorType(I8, 4 * lanes))
-
-    return spread
-
-
-def _vnni(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
-    bits = 32 * acc.type.count
-    kind = ir.FunctionType(acc.type, [acc.type, x.type, w.type])
-    instruction = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.avx512.vpdpbusd.{bits}")
-    return builder.call(instruction, [acc, x, w])
-
-
-def _widening(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
-    """Products in 16 bits (255 * 128 fits), summed in pairs in 32 bits: the shape that becomes pmaddwd and its likes."""
-    lanes = acc.type.count
-    wide = ir.VectorType(I32, 4 * lanes)
-    product = builder.mul(builder.zext(x, wide), builder.sext(w, wide))
-    for count in (2 * lanes, lanes):
-        even, odd = (_every_other(builder, product, count, first) for first in (0, 1))
-        product = builder.add(even, odd)
-    return builder.add(acc, product)
-
-
-def _every_other(builder: ir.IRBuilder, value: ir.Value, count: int, first: int) -> ir.Value:
-    mask = ir.Constant(ir.VectorType(I32, count), [first + 2 * i for i in range(count)])
-    return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
 
 
 # -- float ---------------------------------------------------------------------------------------------------------------------
@@ -139,17 +102,13 @@ def has_fma(machine: Machine) -> bool:
     return "fma" in machine.features or machine.isa.architecture == "aarch64"
 
 
-def _has_vnni(machine: Machine) -> bool:
-    return {"avx512vnni", "avx512vl"} <= machine.features
-
-
 def step(kind: str, machine: Machine) -> Step:
     """The arithmetic of a tile on a machine."""
     if kind == "bits":
         return Step(I64, 64, I64, _load(I64), _spread, _count_differences)
     if kind in ("u8i8", "i8i8"):
-        multiply = _vnni if _has_vnni(machine) else _widening
-        return Step(I32, 32, I32, _load(I8, per_lane=4), _quads(kind == "i8i8"), multiply)
+        dot = tile_int8.dot(kind, machine)
+        return Step(I32, 32, I32, dot.filters, dot.spread, dot.multiply)
     multiply = _fused if has_fma(machine) else _separate
     filters, lane_bits = {
         "f32f32": (_load(F32), 32),
