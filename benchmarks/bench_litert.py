@@ -19,6 +19,11 @@ class LiteRt:
         (self._input,), (self._output,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self.invoke: Callable[[], None] = self._interpreter.invoke
 
+    @property
+    def delegated(self) -> bool:
+        """Whether a delegate, XNNPACK, runs the layers: where it takes an operator, the list of operators ends in the delegate's."""
+        return any(details["op_name"] == "DELEGATE" for details in self._interpreter._get_ops_details())
+
     def put(self, example: Any) -> None:
         """Store an example, real values without the batch axis, in the input tensor, quantized where that is."""
         dtype, (scale, zero_point) = np.dtype(self._input["dtype"]), self._input["quantization"]

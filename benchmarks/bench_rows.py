@@ -1,6 +1,6 @@
 """The figures of a run: rows as tests record them, the file they are stored in, and what follows from them (rates, limits, shares).
 
-A row is one piece of work: its group and name, what kind of arithmetic was asked for, and the contenders that did it in turns, `edge` first.
+A row is one piece of work: its group and name, what kind of arithmetic was asked for, and the contenders that did it in turns, edge first.
 `work` says what edge's own form of it takes: multiply-accumulates by arithmetic ("binary", "int8", "float32") and bytes by where they come
 from ("L2 bytes", "L3 bytes", "DRAM bytes").
 """

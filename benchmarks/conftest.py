@@ -53,15 +53,16 @@ class Bench:
     ) -> Row:
         """Time `contenders`, edge's first, and record the row. Results must have been asserted before."""
         timings = self.time(contenders, budget_s=budget_s)
-        return self.record(make_row(group, name, kind, timings, threads=threads, work=work, facts=facts))
+        return self.add(group, name, kind, timings, threads=threads, work=work, facts=facts)
 
     def time(self, contenders: Mapping[str, Call | Remote], *, budget_s: float = BUDGET_SECONDS) -> dict[str, Timing]:
         """The timings alone, of contenders that took turns."""
         (name, call), *others = contenders.items()
         return interleave(self._benchmark, name, call, dict(others), rounds=self._rounds, budget_s=budget_s)
 
-    def record(self, row: Row) -> Row:
-        """Add a row to the run; raises `ValueError` if it is there already."""
+    def add(self, group: str, name: str, kind: str, timings: Mapping[str, Timing], **about: Any) -> Row:
+        """Record a row of timings taken with `time` (`about`: threads, work, facts); raises `ValueError` if there is one already."""
+        row = make_row(group, name, kind, timings, **about)
         if any(row.key == other.key for other in _ROWS):
             raise ValueError(f"there are two rows {row.key}: give each its own name")
         _ROWS.append(row)
