@@ -1,0 +1,121 @@
+"""The networks of edge.zoo: their sizes as described, and that they convert with every hidden layer packed and give Keras' answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edge
+from edge import zoo
+from edge.engine import Engine
+from edge.errors import InputError
+from edge.targets.costs import program_cost
+
+keras = pytest.importorskip("keras", reason="the networks are Keras models")
+
+# As printed where the networks were described, or, for resnet and alexnet, counted from the description by hand.
+WEIGHTS = {"lenet": 3_274_634, "cnn-base": 1_199_882, "clock": 624_392, "cnn-mnist": 98_778, "digits8": 3_199_106}
+NARROW = {"alexnet": 1 / 16, "resnet(18)": 1 / 2, "resnet-cifar100": 1 / 8}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_the_networks_have_the_weights_that_were_printed(name: str) -> None:
+    assert zoo.build(name).count_params() == WEIGHTS[name]
+
+
+@pytest.mark.slow
+def test_alexnet_has_two_wide_dense_layers() -> None:
+    model = zoo.alexnet("folded")
+    convolutions = 11 * 11 * 3 * 96 + 25 * 96 * 256 + 9 * (256 * 384 + 384 * 384 + 384 * 256)
+    biases = 96 + 256 + 384 + 384 + 256 + 4096 + 4096 + 102
+    assert model.count_params() == convolutions + 9216 * 4096 + 4096 * 4096 + 4096 * 102 + biases
+    assert model.get_layer("flatten").output.shape == (None, 9216)
+
+
+@pytest.mark.parametrize("n", [2, 5])
+@pytest.mark.parametrize("precision", zoo.PRECISIONS)
+def test_resnets_have_6n_plus_2_layers_with_weights(n: int, precision: str) -> None:
+    model = zoo.resnet(n, precision)
+    weighted = [layer for layer in model.layers if hasattr(layer, "kernel")]
+    assert len(weighted) == 6 * n + 2
+    assert sum(isinstance(layer, keras.layers.Add) for layer in model.layers) == 3 * n
+
+
+def test_a_shortcut_around_each_layer_doubles_the_sums() -> None:
+    model = zoo.resnet(2, "binary", shortcuts=2)
+    assert sum(isinstance(layer, keras.layers.Add) for layer in model.layers) == 12
+
+
+@pytest.mark.parametrize("precision", zoo.PRECISIONS)
+def test_precisions_differ_in_quantizers_and_norms(precision: str) -> None:
+    hidden = zoo.cnn_digits(precision, width=0.5).get_layer("conv2")
+    kinds = [getattr(hidden, f"{what}_quantizer", None) is not None for what in ("kernel", "input")]
+    assert kinds == [precision in ("weights", "binary"), precision == "binary"]
+    norms = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in zoo.cnn_digits(precision, width=0.5).layers)
+    assert norms == {"float": 2, "folded": 0, "weights": 5, "binary": 5}[precision]
+
+
+def test_width_multiplies_channels_to_multiples_of_8() -> None:
+    model = zoo.lenet(width=1.5)
+    assert [model.get_layer(name).kernel.shape[-1] for name in ("conv1", "conv2", "dense3", "logits")] == [48, 96, 1536, 10]
+    assert zoo.lenet(width=0.01).get_layer("conv1").kernel.shape[-1] == 8
+
+
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_binary_networks_convert_packed_and_give_keras_answers(name: str, tmp_path: Path) -> None:
+    model = zoo.build(name, "binary", width=NARROW.get(name, 1 / 4))
+    randomize(model)
+    engine = converted(model, tmp_path)
+    weighted = [cost.precision for cost in program_cost(engine.program, engine.machine).instructions if cost.macs]
+    heads = 2 if name == "clock" else 1
+    first = (32, 1) if name.startswith("mlp") else (32, 32)  # pixels have no sign
+    assert weighted.count((32, 32)) <= 1 + heads
+    assert weighted[0] == first and set(weighted[1:-heads]) <= {(1, 1), (32, 32)}
+    pictures = np.random.default_rng(1).integers(0, 256, (3, *model.input_shape[1:])).astype(np.uint8)
+    expected, got = model(pictures.astype(np.float32), training=False), engine.run(pictures)
+    for one, other in zip(*(each if heads > 1 else [each] for each in (expected, got)), strict=True):
+        same = np.isclose(np.asarray(one), other, rtol=0, atol=1e-4).all(axis=1)
+        assert same.sum() >= 2, f"{name}: a sign may differ where a value is almost 0, in one picture of three"
+
+
+def randomize(model: Any) -> None:
+    """Batch norms that split what they see, and no two channels alike."""
+    random = np.random.default_rng(0)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.gamma.assign(random.uniform(0.5, 1.5, norm.gamma.shape) * random.choice([1, -1], norm.gamma.shape))
+        norm.beta.assign(random.normal(0, 0.3, norm.beta.shape))
+    model(random.integers(0, 256, (4, *model.input_shape[1:])).astype(np.float32), training=True)
+
+
+def converted(model: Any, folder: Path) -> Engine:
+    """The engine of a model, its float layers in float32."""
+    model.save(folder / "model.keras")
+    edge.convert(folder / "model.keras", bits=32, formats="edge")
+    return edge.load(folder / "model.edge")
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet(2)"])
+def test_int8_files_stay_integer_between_first_and_last_layer(name: str, tmp_path: Path) -> None:
+    model = zoo.build(name, "folded", width=0.5)
+    model.save(tmp_path / "model.keras")
+    pictures = np.random.default_rng(0).integers(0, 256, (4, *model.input_shape[1:])).astype(np.uint8)
+    edge.convert(tmp_path / "model.keras", bits=8, formats="edge", calibrate=pictures)
+    engine = edge.load(tmp_path / "model.edge")
+    operations = [instruction.definition.name for instruction in engine.program.instructions]
+    assert not {"quantize", "dequantize", "activation"} & set(operations)
+
+
+def test_errors_name_what_there_is() -> None:
+    with pytest.raises(InputError, match=r"lenet, alexnet"):
+        zoo.build("lenet5")
+    with pytest.raises(InputError, match=r"precision .* float, folded, weights, binary, got '1 bit'"):
+        zoo.lenet("1 bit")
+    with pytest.raises(InputError, match="width"):
+        zoo.lenet(width=0)
+    with pytest.raises(InputError, match="n = 0"):
+        zoo.resnet(0)
