@@ -3,9 +3,10 @@
     x = scale * (q - zero_point)     activations, one scale and zero point per tensor; 0 is exact, so padding is
     w[o] = scale[o] * q              weights, abs(q) <= 127
 
-Integer are the layers with filters, and between them sums, pools, concatenations and scalings; whatever else there is (softmax, sigmoid,
-packed layers) reads and gives float32, through `dequantize` and `quantize`. Pools, reshapes, padding and concatenations keep the
-quantization of their inputs, so all tensors that they connect share one.
+Integer are the layers with filters, and between them sums, pools, concatenations, scalings and ReLU; whatever else there is (softmax,
+sigmoid, packed layers) reads and gives float32, through `dequantize` and `quantize`. Pools, reshapes, padding and concatenations keep the
+quantization of their inputs, so all tensors that they connect share one. Tensors of which only signs are taken are not quantized: a layer
+before them gives its sums, of which `find_thresholds` takes the signs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from edge.converters.calibration import Statistics
 from edge.converters.passes_exact import byte_factor, over_filter, per_channel
 from edge.converters.rewriting import WEIGHT_OPS, edit, encoding, fresh, new_node, stored
 from edge.graph import Array, Graph, Node
-from edge.ops import NO_ACTIVATION
+from edge.ops import FUSED_ACTIVATIONS, NO_ACTIVATION, Activation
 from edge.tensors import Encoding, TensorType
 
 F32, I8, U8, BITS = Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8, Encoding.BITS
@@ -47,12 +48,38 @@ def quantize_int8(graph: Graph, statistics: Mapping[str, Statistics]) -> Graph:
 
 def _plan(graph: Graph) -> frozenset[str]:
     """The outputs of the nodes that become integer."""
+    signed = _only_signed(graph)
     integer: set[str] = set()
     for node in graph.nodes:
-        known = all(name in integer for name in node.inputs)
-        if _is_integer_layer(graph, node) or (known and encoding(graph, node.output) is F32 and node.op in (*CARRIERS, "add", "affine")):
+        known = all(name in integer for name in node.inputs) and node.output not in signed
+        if _is_integer_layer(graph, node) or (known and encoding(graph, node.output) is F32 and _has_integer_form(node)):
             integer.add(node.output)
     return frozenset(integer)
+
+
+def _has_integer_form(node: Node) -> bool:
+    """Whether a node without a filter can work on int8."""
+    return node.op in (*CARRIERS, "add") or _is_scaling(node)
+
+
+def _is_scaling(node: Node) -> bool:
+    """Whether a node is a scaling per channel, or an activation that such a scaling can have."""
+    return node.op == "affine" or (node.op == "activation" and Activation(int(node.attrs["activation"])) in FUSED_ACTIVATIONS)
+
+
+def _only_signed(graph: Graph) -> set[str]:
+    """The tensors of which only signs are taken, at once or behind pools and scalings."""
+    signed: set[str] = set()
+    for node in reversed(graph.nodes):
+        readers = graph.consumers(node.output)
+        kept = node.output in graph.outputs or not readers
+        if not kept and all(reader.op == "binarize" or reader.output in signed for reader in readers) and _passes_signs(node):
+            signed.add(node.output)
+    return signed
+
+
+def _passes_signs(node: Node) -> bool:
+    return node.op == "max_pool2d" or _is_scaling(node)
 
 
 def _is_integer_layer(graph: Graph, node: Node) -> bool:
@@ -116,7 +143,7 @@ class _Work:
             self.nodes.append(replace(node, inputs=tuple(self.real(name) for name in node.inputs)))
         elif node.op in WEIGHT_OPS:
             self._layer(node)
-        elif node.op == "affine":
+        elif _is_scaling(node):
             self._layer(_as_depthwise(self.graph, node))
         else:
             self.types[node.output] = self.int8[node.output]
@@ -160,7 +187,7 @@ class _Work:
 
 
 def _as_depthwise(graph: Graph, node: Node) -> Node:
-    """Scaling per channel as a 1x1 depthwise convolution: the filter is 127 or -127, all else is in its scale."""
+    """Scaling per channel, or ReLU, as a 1x1 depthwise convolution: the filter is 127 or -127, all else is in its scale."""
     channels = graph.types[node.output].shape[-1]
     mul: Array = node.constants.get("mul", np.ones(channels, np.float32))
     constants = {"filter": np.where(mul < 0, -127, 127).astype(np.int8).reshape(1, 1, -1), "scale": np.abs(mul) / np.float32(127)}

@@ -42,7 +42,7 @@ def global_pooling(layer: Layer, build: Builder) -> str:
 @reads("Flatten")
 def flatten(layer: Layer, build: Builder) -> str:
     layer.options.choice("data_format", ("channels_last",), "channels_last")
-    return _reshape(layer, build, (math.prod(layer.shape),))
+    return reshaped(layer, build, layer.input, (math.prod(layer.shape),))
 
 
 @reads("Reshape")
@@ -54,12 +54,13 @@ def reshape(layer: Layer, build: Builder) -> str:
         target = tuple(count // known if size == -1 else size for size in target)
     if not 1 <= len(target) <= 3 or min(target) < 1 or math.prod(target) != count:
         raise layer.error(f"cannot bring the shape {layer.shape} to {target}; expected one to three axes with as many values")
-    return _reshape(layer, build, target)
+    return reshaped(layer, build, layer.input, target)
 
 
-def _reshape(layer: Layer, build: Builder, shape: tuple[int, ...]) -> str:
+def reshaped(layer: Layer, build: Builder, tensor: str, shape: tuple[int, ...]) -> str:
+    """A tensor in another shape of as many values."""
     sizes = {f"size_{axis}": (*shape, 1, 1)[axis] for axis in range(3)}
-    return build.add("reshape", layer, layer.input, attrs={"rank": len(shape), **sizes})
+    return build.add("reshape", layer, tensor, attrs={"rank": len(shape), **sizes})
 
 
 @reads("Add")

@@ -282,6 +282,32 @@ def test_1_bit_leaves_a_binarized_network_as_trained() -> None:
     assert "second" not in after.notes
 
 
+def test_8_bits_before_a_pool_and_a_sign_are_sums_with_thresholds() -> None:
+    """Not int8 values, whose steps would move signs: the sign of the pooled sums, packed before the pool."""
+    hidden = conv(rng(3), (3, 3), 8, 8, sign=True, name="hidden")
+    calls = (conv(rng(1), (3, 3), 3, 8, name="first"), ("MaxPooling2D", {"name": "pool"}, {}), norm(rng(2), 8), hidden)
+    graph = simple(*calls, ("Flatten", {}, {}), dense(rng(4), 8, 5, name="last"))
+    pictures = examples()
+    after = choose_bits(graph, Request(8, statistics=measure(graph, pictures)))
+    assert [node.op for node in after.nodes][:4] == ["quantize", "conv2d", "max_pool2d", "conv2d"]
+    assert after.types[after.nodes[1].output].encoding is Encoding.BITS
+    assert filters(after) == {"first": Encoding.INT8, "hidden": Encoding.BITS, "last": Encoding.INT8}
+
+
+def test_relu_that_cannot_be_fused_stays_integer() -> None:
+    calls = (
+        Call("a", "Conv2D", None, *conv(rng(1), (3, 3), 3, 4, name="a")[1:], ("image",), ("a",)),
+        Call("relu", "ReLU", None, {}, {}, ("a",), ("relu",)),
+        Call("b", "Conv2D", None, *conv(rng(2), (3, 3), 4, 4, name="b", padding="same")[1:], ("relu",), ("b",)),
+        Call("sum", "Add", None, {}, {}, ("a", "b"), ("sum",)),
+    )
+    graph = run_passes(read_graph(model_of(calls=calls, outputs=("sum",), output_names=("sum",), shape=(8, 8, 3))))
+    pictures = examples()
+    after = choose_bits(graph, Request(8, statistics=measure(graph, pictures)))
+    assert [node.op for node in after.nodes] == ["quantize", "conv2d", "depthwise_conv2d", "conv2d", "add", "dequantize"]
+    assert relative_error(graph, after, pictures) < 0.1
+
+
 def test_8_bits_lower_only_the_float_layers_of_a_binarized_network() -> None:
     graph = simple(*binary_network())
     pictures = examples()

@@ -127,6 +127,16 @@ def test_a_functional_model_with_joins_and_operators(keras: Any, tmp_path: Path)
     assert difference(model, tmp_path / "model.keras") < 2e-6
 
 
+@pytest.mark.parametrize("widths", [((0, 0), (0, 0), (0, 3)), ((1, 0), (2, 3), (2, 1)), ((0, 2), (1, 0), (0, 0)), ((0, 0),) * 3])
+def test_padding_an_image_and_its_channels_with_zeros(widths: Any, keras: Any, tmp_path: Path) -> None:
+    image = keras.Input((4, 5, 3))
+    x = keras.ops.pad(keras.layers.Conv2D(3, 1)(image), ((0, 0), *widths))
+    x = keras.layers.LeakyReLU(0.5)(x)  # TensorFlow fuses padding and convolution, and drops the padding of channels
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(x))
+    randomize(model, 6)
+    assert difference(model, tmp_path / "model.keras") < 2e-6
+
+
 @pytest.mark.parametrize("pad_values", [0.0, 1.0])
 @pytest.mark.parametrize("quantizers", ["both", "kernel", "input"])
 def test_quantized_layers_equal_their_keras_twins(pad_values: float, quantizers: str, keras: Any, tmp_path: Path) -> None:
@@ -203,6 +213,9 @@ NORM = {name: np.ones(4, np.float32) for name in ("gamma", "beta", "moving_mean"
         ("PReLU", {}, {"alpha": np.ones((6, 6, 4), np.float32)}, "one alpha for each of 4 channels"),
         ("TFOpLambda", {"function": "math.sin"}, {}, "operation 'math.sin'"),
         ("Dense", {}, {"kernel": np.ones((4, 2), np.float32)}, "has no weight 'bias'"),
+        ("ops.Pad", {"pad_width": [[0, 0], [0, 0], [0, 0], [0, 4]], "mode": "reflect"}, {}, "in mode 'reflect', which is not supported"),
+        ("ops.Pad", {"pad_width": [[1, 0], [0, 0], [0, 0], [0, 4]], "mode": "constant"}, {}, "expected zeros"),
+        ("ops.Pad", {"pad_width": [[0, 0], [-1, 0]], "mode": "constant"}, {}, "pads by .* not supported"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(kind: str, config: Any, weights: Any, says: str) -> None:
