@@ -21,6 +21,7 @@ from edge.converters.keras_model import KerasModel
 from edge.converters.layers import INPUT_DTYPES, read_graph, rescales_itself
 from edge.converters.outputs import FORMATS, check_replaceable, targets, write_all
 from edge.converters.passes import run_passes
+from edge.converters.passes_epilogue import fuse_epilogues
 from edge.converters.report import Agreement, FileRow, Report, advice, layer_rows
 from edge.converters.rewriting import stored
 from edge.converters.samples import CALIBRATION_ARRAYS, DATA_ARRAYS, Samples, Source, load_samples
@@ -87,12 +88,13 @@ def convert(
     tell("reading", 0, 1)
     setup = _prepare(read_keras(Path(source), input_shape=input_shape), input_dtype, preprocess)
     calibration, examples = setup.samples(calibrate, CALIBRATION_ARRAYS), setup.samples(data, DATA_ARRAYS)
-    graph = _lowered(setup.graph, request, calibration, tell)
+    plain = _lowered(setup.graph, request, calibration, tell)
+    graph = run_passes(plain, (fuse_epilogues,))
     tell("packing", 0, 1)
     program = _program(setup, graph, request, _labels(labels, setup, graph))
     agreement = _compare(setup.graph, program, calibration if examples is None else examples, tell)
     tell("writing", 0, 1)
-    files, missing = _contents(paths, graph, program)
+    files, missing = _contents(paths, plain, program)
     write_all({paths[name]: content for name, content in files.items()})
     return _report(setup, request, graph, program, agreement, {paths[name]: content for name, content in files.items()}, missing)
 

@@ -111,17 +111,13 @@ def activation_layer(layer: Layer, build: Builder) -> str:
 
 @reads("PReLU")
 def prelu(layer: Layer, build: Builder) -> str:
-    """max(x, 0) + alpha * min(x, 0), one alpha per channel; one of the two terms is 0, so the sum is exact."""
+    """x, or alpha * x where that is negative, one alpha per channel."""
     alpha = layer.call.weights.get("alpha")
     channels = layer.shape[-1]
     if alpha is None or alpha.shape[-1:] != (channels,) or alpha.size != channels:
         got = "none" if alpha is None else alpha.shape
         raise layer.error(f"expected one alpha for each of {channels} channels, got {got}; on images give it shared_axes=[1, 2]")
-    constants = {"mul": np.full(channels, -1, np.float32)}
-    below = build.add("affine", layer, layer.input, constants=constants, attrs={"activation": Activation.RELU})
-    scaled = build.add("affine", layer, below, constants={"mul": float32(-alpha.reshape(-1))})
-    above = build.add("activation", layer, layer.input, attrs={"activation": Activation.RELU})
-    return build.add("add", layer, above, scaled)
+    return build.add("prelu", layer, layer.input, constants={"slope": float32(alpha.reshape(-1))})
 
 
 @reads("BatchNormalization")

@@ -158,7 +158,7 @@ def _kernel(node: Node, graph: Graph) -> str:
     filters = ""
     if "filter" in OPS[node.op].constants:
         filters = f" x {stored(node).name.lower()}"
-    return f"{node.op} {source}{filters} -> {output}"
+    return f"{node.op} {source}{filters} -> {output}{' + bits' if node.signs else ''}"
 
 
 def advice(agreement: Agreement | None, *, packed_weights: bool, packed_activations: bool) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def edit(
 def _needed(nodes: list[Node], outputs: tuple[str, ...]) -> list[Node]:
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
-        if node.output in wanted:
+        if wanted.intersection(node.outputs):
             wanted.update(node.inputs)
             kept.append(node)
     return kept[::-1]

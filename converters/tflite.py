@@ -38,6 +38,7 @@ _LOWERINGS: Mapping[str, Callable[[Lowering, Node], int]] = {
     "concat": layers.concat,
     "reshape": layers.reshape,
     "pad2d": layers.pad2d,
+    "prelu": layers.prelu,
 }
 
 

@@ -92,6 +92,11 @@ def activation(low: Lowering, node: Node) -> int:
     return low.activate(low.stored(node.inputs[0]), node.attrs)
 
 
+def prelu(low: Lowering, node: Node) -> int:
+    number = low.stored(node.inputs[0])
+    return low.op("PRELU", [number, low.builder.constant(node.constants["slope"])], low.like(number))
+
+
 def softmax(low: Lowering, node: Node) -> int:
     number = low.stored(node.inputs[0])
     return low.op("SOFTMAX", [number], low.like(number), beta=1.0)

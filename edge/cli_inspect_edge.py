@@ -103,6 +103,7 @@ def _instructions(program: Program, cost: ProgramCost | None) -> Iterator[dict[s
             "layers": list(layers),
             "inputs": [_tensor(program, tensor) for tensor in instruction.inputs],
             "output": _tensor(program, instruction.output),
+            "signs": _tensor(program, instruction.signs) if instruction.signs >= 0 else None,
             "attributes": {name: _finite(value) for name, value in instruction.attributes().items()},
             "constants": _constants(program, instruction),
             "bits": _bits(program, instruction),

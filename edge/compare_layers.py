@@ -88,37 +88,40 @@ def pieces(program: Program, graph: Graph) -> tuple[Piece, ...]:
     known = anchors(program, graph)
     if any(number not in known for number in program.inputs):
         return ()
-    return tuple(_piece(program, graph, known, i) for i, made in enumerate(program.instructions) if made.output in known)
+    outputs = [number for made in program.instructions for number in made.outputs]
+    return tuple(_piece(program, graph, known, number) for number in outputs if number in known)
 
 
-def _piece(program: Program, graph: Graph, known: Mapping[int, str], last: int) -> Piece:
-    """Walk back from an instruction to the anchors it depends on."""
+def _piece(program: Program, graph: Graph, known: Mapping[int, str], output: int) -> Piece:
+    """Walk back from a tensor to the anchors it depends on."""
+    producer = {number: i for i, made in enumerate(program.instructions) for number in made.outputs}
     inputs: list[int] = []
-    inside = [last]
-    waiting = list(program.instructions[last].inputs)
-    producer = {made.output: i for i, made in enumerate(program.instructions)}
+    inside = [producer[output]]
+    waiting = list(program.instructions[producer[output]].inputs)
+    between = set()  # tensors that the source does not have
     while waiting:
         number = waiting.pop()
         if number in known:
             inputs += [number] if number not in inputs else []
-        elif producer[number] not in inside:
+            continue
+        between.add(number)
+        if producer[number] not in inside:
             inside.append(producer[number])
             waiting += program.instructions[producer[number]].inputs
     names = [name for i in sorted(inside) for name in (program.layers[i] if program.layers else ())]
-    output = program.instructions[last].output
-    precision = _precision(program, graph, known, sorted(inside))
+    precision = _precision(program, graph, between, sorted(inside))
     return Piece(output, tuple(inputs), tuple(sorted(inside)), tuple(dict.fromkeys(names)), precision)
 
 
-def _precision(program: Program, graph: Graph, known: Mapping[int, str], inside: Sequence[int]) -> str:
-    given_up = [_given_up(program, graph, known, i) for i in inside]
+def _precision(program: Program, graph: Graph, between: set[int], inside: Sequence[int]) -> str:
+    given_up = [_given_up(program, graph, between, i) for i in inside]
     return next((precision for precision in (ONE_BIT, EIGHT_BITS) if precision in given_up), EXACT)
 
 
-def _given_up(program: Program, graph: Graph, known: Mapping[int, str], number: int) -> str:
+def _given_up(program: Program, graph: Graph, between: set[int], number: int) -> str:
     """What one instruction gives up: signs or integers where the source has float32 values or other weights."""
     instruction = program.instructions[number]
-    if instruction.definition.name == "binarize" and instruction.output not in known:
+    if _makes_signs(program, instruction).intersection(between):
         return ONE_BIT
     if "filter" in instruction.definition.constants and not _keeps_weights(program, graph, number, instruction):
         stored = program.call(instruction).constants["filter"].encoding
@@ -127,11 +130,19 @@ def _given_up(program: Program, graph: Graph, known: Mapping[int, str], number: 
     return EIGHT_BITS if any(program.tensors[i].type.encoding is _INT8 for i in tensors) else EXACT
 
 
+def _makes_signs(program: Program, instruction: Instruction) -> set[int]:
+    """The outputs that are signs of float values that the instruction computes."""
+    if instruction.definition.name not in ("binarize", "residual_conv2d"):
+        return set()
+    return {number for number in instruction.outputs if program.tensors[number].type.encoding is _BITS}
+
+
 def _keeps_weights(program: Program, graph: Graph, number: int, instruction: Instruction) -> bool:
     """Whether a stored filter has to be the source's: both are signs, or it is the source's times an exact factor per output channel."""
     names = set(program.layers[number]) if program.layers else set()
     stored = program.array(instruction, "filter")
-    sources = [node for node in graph.nodes if node.op == instruction.definition.name and names.intersection(node.layers)]
+    operation = instruction.definition.name.removeprefix("residual_")
+    sources = [node for node in graph.nodes if node.op == operation and names.intersection(node.layers)]
     candidates = [node.constants["filter"] for node in sources if stored is not None and node.constants["filter"].size == stored.size]
     if stored is None or stored.dtype == np.float32 or any(source.dtype == stored.dtype for source in candidates):
         return True
@@ -228,6 +239,8 @@ def run_piece(engine: Engine, piece: Piece, known: Mapping[int, str], truth: Tru
     for number in piece.instructions:
         instruction = engine.program.instructions[number]
         values[instruction.output] = engine.run_instruction(number, [values[i] for i in instruction.inputs])
+        if instruction.signs >= 0:
+            values[instruction.signs] = engine.tensor(instruction.signs)
     return values[piece.output].reshape(-1)
 
 
@@ -243,10 +256,10 @@ def tally(engine: Engine, tallies: Sequence[Tally], known: Mapping[int, str], tr
 def tie_decided(engine: Engine, example: Array, known: Mapping[int, str], truth: Truth) -> bool:
     """Whether, running through the whole network, the first packed tensor that differs from the source differs in ties alone."""
     for step, instruction in zip(engine.trace(example), engine.program.instructions, strict=True):
-        kind = engine.program.tensors[instruction.output].type
-        if kind.encoding is _BITS and instruction.output in known:
-            name = known[instruction.output]
-            wrong = step.output.reshape(-1) != truth.real(name).reshape(-1)
+        for number, output in zip(instruction.outputs, (step.output, step.signs), strict=False):
+            if engine.program.tensors[number].type.encoding is not _BITS or number not in known:
+                continue
+            wrong = output.reshape(-1) != truth.real(known[number]).reshape(-1)
             if wrong.any():
-                return bool(truth.ties(name, TIE_ULP)[wrong].all())
+                return bool(truth.ties(known[number], TIE_ULP)[wrong].all())
     return False

@@ -54,13 +54,17 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Step:
-    """One instruction of a trace: what ran, for which source layers, what it gave (bits as +-1), and the seconds it took."""
+    """One instruction of a trace: what ran, for which source layers, what it gave (bits as +-1), and the seconds it took.
+
+    `signs` is its second output, None where there is none.
+    """
 
     op: str
     kernel: str
     layers: tuple[str, ...]
     output: np.ndarray
     seconds: float
+    signs: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,7 @@ class Engine:
         return seconds
 
     def run_instruction(self, number: int, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """The output of one instruction alone, for inputs and with an output in real values (bits as +-1), as in a trace.
+        """The (first) output of one instruction alone, for inputs and with an output in real values (bits as +-1), as in a trace.
 
         Whatever else is in the arena is overwritten at will. Raises ValueError for inputs of another number or size than the instruction's.
         """
@@ -199,15 +203,14 @@ class Engine:
             for tensor, values in zip(instruction.inputs, inputs, strict=True):
                 self._put(tensor, values)
             self._invoke(*self._ranges()[number])
-            output = self.program.tensors[instruction.output]
-            return np.array(self._values(instruction.output, self._view(output)))
+            return self.tensor(instruction.output)
 
     def _put(self, number: int, values: np.ndarray) -> None:
         """Store real values in a tensor of the arena, and fill its halo as its producer does."""
         tensor = self.program.tensors[number]
         view = self._view(tensor)
         view[...] = _stored(values.reshape(tensor.type.hwc), tensor.type)
-        producer = next((i for i, made in enumerate(self.program.instructions) if made.output == number), -1)
+        producer = next((i for i, made in enumerate(self.program.instructions) if number in made.outputs), -1)
         for i, call in enumerate(self._calls):
             if _is_halo(call) and call.instruction == producer and call.lowered.args[0] == tensor.offset:
                 self._invoke(i, i + 1)
@@ -218,9 +221,13 @@ class Engine:
             started = time.perf_counter()
             self._invoke(first, last)
             seconds = time.perf_counter() - started
-            output = np.array(self._values(instruction.output, self._view(self.program.tensors[instruction.output])))
+            output, *signs = (self.tensor(i) for i in instruction.outputs)
             layers = self.program.layers[number] if self.program.layers else ()
-            yield Step(instruction.definition.name, self.kernels[number], layers, output, seconds)
+            yield Step(instruction.definition.name, self.kernels[number], layers, output, seconds, *signs)
+
+    def tensor(self, number: int) -> np.ndarray:
+        """What a tensor holds now, real values; that is its own only until another one is written over it."""
+        return np.array(self._values(number, self._view(self.program.tensors[number])))
 
     def _ranges(self) -> list[tuple[int, int]]:
         """First and last kernel call of every instruction; the halos of inputs go with the first."""
@@ -292,7 +299,8 @@ class Engine:
         for number in self.program.inputs:
             yield from self._halo(number, -1)
         for number, instruction in enumerate(self.program.instructions):
-            yield from self._halo(instruction.output, number)
+            for output in instruction.outputs:
+                yield from self._halo(output, number)
             lowering = Lowering(self.program, instruction, self.machine, self._derived)
             yield _Call(select(lowering).lower(lowering), number)
 

@@ -23,7 +23,8 @@ All numbers are little-endian; a word is a signed 64-bit integer. Nothing may be
             64 C    constants: encoding, rank, 4 sizes (0 beyond the rank), offset from the first constant, bytes
             8 I     inputs: tensor numbers
             8 O     outputs: tensor numbers
-            8 W     instructions: operation, number of inputs, inputs, output, constants by role (-1: absent), attributes
+            8 W     instructions: operation, number of inputs, inputs, output, second output of operations that may have one
+                    (-1: absent), constants by role (-1: absent), attributes
             X       text: JSON in ASCII, {"layers": [[name, ...] per instruction], "metadata": {...}}, keys sorted, no spaces
             0..63   0, up to a multiple of 64
             B       constants, as `edge.layout` lays them out, each at a multiple of 64
@@ -32,7 +33,7 @@ A scale or a float attribute is a word that holds the bits of a float32. The num
 `edge.tensors` and `edge.ops`, the order of constants and attributes is that of the operation's definition there; they never change.
 
 Versions. A reader takes every older minor version of its major version, and a newer one if the file says that this reader's minor version
-understands it: a writer names the oldest that does. Any other major version is refused.
+understands it: a writer names the oldest that does, which knows all operations of the file. Any other major version is refused.
 
 `read` proves the structure of the file; `edge.verifier` proves that the program is safe to run.
 """
@@ -71,8 +72,7 @@ from edge.records import (
 )
 
 MAGIC = b"\x89edge\r\n\x1a"
-MAJOR, MINOR = 1, 0
-UNDERSTOOD_SINCE = 0  # the oldest minor version whose readers understand what this module writes
+MAJOR, MINOR = 1, 1
 
 # Ten times what the largest networks of the field need; more would keep the verifier busy for long.
 MAX_RECORDS = 1 << 14  # of tensors, constants, instructions each
@@ -161,7 +161,8 @@ def _header_and_body(program: Program) -> tuple[Bytes, ...]:
     words = np.array([*tensors, *constants, *program.inputs, *program.outputs, *instructions], "<i8").tobytes()
     text = _text(program)
     counts = tuple(len(part) for part in (program.tensors, program.constants, program.inputs, program.outputs, instructions))
-    header = _Header(MINOR, UNDERSTOOD_SINCE, 0, program.arena_bytes, bytes(32), counts, len(text), program.blob.nbytes)
+    since = max((instruction.definition.since for instruction in program.instructions), default=0)
+    header = _Header(MINOR, since, 0, program.arena_bytes, bytes(32), counts, len(text), program.blob.nbytes)
     body = (words, text, bytes(header.blob_start - header.text_end), np.ascontiguousarray(program.blob).data)
     header = replace(header, file_bytes=HEADER_BYTES + sum(len(piece) for piece in body))
     _check_limits(header)

@@ -41,7 +41,8 @@ def constant_type(array: Array) -> ConstantType:
 class Node:
     """One application of an operation.
 
-    `output` names the tensor it gives; `layers` names the source layers it stands for, first to last, for reports and traces.
+    `output` names the tensor it gives and `signs` its second one, "" where there is none; `layers` names the source layers it stands for,
+    first to last, for reports and traces.
     """
 
     op: str
@@ -50,10 +51,15 @@ class Node:
     attrs: Mapping[str, int | float] = field(default_factory=dict)
     constants: Mapping[str, Array] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
+    signs: str = ""
 
     @property
     def definition(self) -> OpDef:
         return OPS[self.op]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.output, self.signs) if self.signs else (self.output,)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Graph:
 
     def producer(self, tensor: str) -> Node | None:
         """The node that gives a tensor; None for an input."""
-        return next((node for node in self.nodes if node.output == tensor), None)
+        return next((node for node in self.nodes if tensor in node.outputs), None)
 
     def consumers(self, tensor: str) -> tuple[Node, ...]:
         """The nodes that read a tensor, in order."""
@@ -94,7 +100,7 @@ class Graph:
         defined = set(self.inputs)
         for node in self.nodes:
             self._verify_node(node, defined, after)
-            defined.add(node.output)
+            defined.update(node.outputs)
         missing = [name for name in self.outputs if name not in defined]
         if missing or not self.outputs:
             raise ModelError(f"after {after}: the outputs {missing or '(none)'} are computed by no layer")
@@ -105,10 +111,10 @@ class Graph:
         if node.op not in OPS:
             raise ModelError(f"{where}: no such operation; there are {', '.join(OPS)}")
         undefined = [name for name in node.inputs if name not in defined]
-        if undefined or node.output in defined:
-            raise ModelError(f"{where}: reads {undefined} before they are computed, or computes {node.output!r} twice")
+        if undefined or defined.intersection(node.outputs):
+            raise ModelError(f"{where}: reads {undefined} before they are computed, or computes one of {node.outputs} twice")
         try:
-            check(node.definition, self.call(node), self.types[node.output])
+            check(node.definition, self.call(node), *(self.types[name] for name in node.outputs))
         except OpError as err:
             raise ModelError(f"{where}: {err}") from err
 
@@ -123,14 +129,15 @@ class Graph:
         attrs = [f"{key}={value:g}" for key, value in node.attrs.items() if neutral.get(key) != value]
         constants = [f"{role}:{constant_type(a).encoding.name.lower()}" for role, a in node.constants.items()]
         words = " ".join([*node.inputs, *constants, *attrs])
-        return f"{node.output}: {self.types[node.output]} = {node.op} {words}"
+        outputs = ", ".join(f"{name}: {self.types[name]}" for name in node.outputs)
+        return f"{outputs} = {node.op} {words}"
 
 
 def rebuild(graph: Graph, nodes: Iterable[Node], types: Mapping[str, TensorType] | None = None) -> Graph:
     """`graph` with other nodes and with the types of tensors that no longer exist dropped."""
     nodes = tuple(nodes)
     known = {**graph.types, **(types or {})}
-    live = {*graph.inputs, *(node.output for node in nodes)}
+    live = {*graph.inputs, *(name for node in nodes for name in node.outputs)}
     return replace(graph, nodes=nodes, types={name: kind for name, kind in known.items() if name in live})
 
 

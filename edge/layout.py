@@ -86,7 +86,7 @@ class FilterLayout:
 def filter_layout(op: str, call: OpCall) -> FilterLayout:
     """The layout of the filter of a conv2d or dense."""
     channels_out, taps_h, taps_w, depth = call.constants["filter"].shape
-    groups = call.i("groups") if op == "conv2d" else 1
+    groups = 1 if op == "dense" else call.i("groups")
     whole_rows = groups == 1 and (op == "dense" or call.i("dilation_w") == 1 or taps_w == 1)
     segments, taps = (taps_h, taps_w) if whole_rows else (taps_h * taps_w, 1)
     source, stored = call.inputs[0].encoding, call.constants["filter"].encoding

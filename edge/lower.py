@@ -28,7 +28,7 @@ def to_program(graph: Graph, metadata: Mapping[str, Any] | None = None) -> Progr
     Raises `ModelError` if the graph is not consistent.
     """
     graph = with_halos(_rounded(graph)).verify("lowering")
-    numbers = {name: i for i, name in enumerate((*graph.inputs, *(node.output for node in graph.nodes)))}
+    numbers = {name: i for i, name in enumerate((*graph.inputs, *(name for node in graph.nodes for name in node.outputs)))}
     store = _ConstantStore()
     instructions = tuple(_instruction(graph, node, numbers, store) for node in graph.nodes)
     offsets, arena_bytes = _plan(graph, numbers)
@@ -127,6 +127,7 @@ def _instruction(graph: Graph, node: Node, numbers: Mapping[str, int], store: _C
         output=numbers[node.output],
         constants=tuple(_constant(op, role, call, node, store) for role in op.constants),
         attrs=tuple(node.attrs[name] for name in op.attrs),
+        signs=numbers[node.signs] if node.signs else -1,
     )
 
 
@@ -144,14 +145,16 @@ def _constant(op: OpDef, role: str, call: OpCall, node: Node, store: _ConstantSt
 
 def _plan(graph: Graph, numbers: Mapping[str, int]) -> tuple[tuple[int, ...], int]:
     lifetimes = _lifetimes(graph)
-    in_place = {numbers[node.output]: numbers[node.inputs[0]] for node in _overwriting(graph, lifetimes)}
+    in_place = {numbers[node.output]: numbers[source] for node, source in _overwriting(graph, lifetimes)}
     sizes = [graph.types[name].nbytes for name in numbers]
     return arena.plan(sizes, [lifetimes[name] for name in numbers], in_place=in_place)
 
 
 def _lifetimes(graph: Graph) -> dict[str, arena.Lifetime]:
     """Inputs live from before the first instruction, outputs until after the last."""
-    first = {name: -1 for name in graph.inputs} | {node.output: i for i, node in enumerate(graph.nodes)}
+    first = {name: -1 for name in graph.inputs} | {
+        name: i for i, node in enumerate(graph.nodes) for name in node.outputs
+    }
     last = dict(first)
     for i, node in enumerate(graph.nodes):
         last.update(dict.fromkeys(node.inputs, i))
@@ -159,13 +162,17 @@ def _lifetimes(graph: Graph) -> dict[str, arena.Lifetime]:
     return {name: arena.Lifetime(first[name], last[name]) for name in first}
 
 
-def _overwriting(graph: Graph, lifetimes: Mapping[str, arena.Lifetime]) -> list[Node]:
-    """The nodes that may write their output over their first input, which nobody reads after them."""
+def _overwriting(graph: Graph, lifetimes: Mapping[str, arena.Lifetime]) -> list[tuple[Node, str]]:
+    """The nodes that may write their output over one of their inputs, which nobody reads after them, and that input."""
+    able = [(i, node, node.inputs[node.definition.in_place]) for i, node in enumerate(graph.nodes) if _writes_in_place(node)]
     return [
-        node
-        for i, node in enumerate(graph.nodes)
-        if node.definition.in_place
-        and lifetimes[node.inputs[0]].last == i
-        and node.inputs.count(node.inputs[0]) == 1
-        and arena.may_share(graph.types[node.inputs[0]], graph.types[node.output])
+        (node, source)
+        for i, node, source in able
+        if lifetimes[source].last == i
+        and node.inputs.count(source) == 1
+        and arena.may_share(graph.types[source], graph.types[node.output])
     ]
+
+
+def _writes_in_place(node: Node) -> bool:
+    return 0 <= node.definition.in_place < len(node.inputs)

@@ -8,15 +8,18 @@ from edge.ops import BITS, F32, I8, I32, MAX_ATTRIBUTE, MAX_ELEMENTS, U8, Activa
 from edge.tensors import TensorType
 
 
-def check(op: OpDef, call: OpCall, output: TensorType) -> None:
-    """Prove that `call` with `output` is an application of `op`; raises `OpError` with the reason if it is not."""
+def check(op: OpDef, call: OpCall, output: TensorType, signs: TensorType | None = None) -> None:
+    """Prove that `call` with its outputs is an application of `op`; raises `OpError` with the reason if it is not."""
     _check_operands(op, call)
     for tensor in (*call.inputs, output):
         check_tensor(tensor)
     shape = op.shape(call)
     need(output.shape == shape or _same_image(op, output.shape, shape), f"output is {output.shape}, expected {shape}")
     _check_signature(op, call, output)
-    _check_constants_present(call, output)
+    _check_constants_present(op, call, output)
+    if op.gives_signs:
+        _check_signs(call, output, signs)
+    need(signs is None or op.gives_signs, f"{op.name} gives one output")
 
 
 def check_halo(op: OpDef, call: OpCall) -> None:
@@ -70,10 +73,20 @@ def _check_signature(op: OpDef, call: OpCall, output: TensorType) -> None:
         need(same, f"{op.name} keeps the quantization of its input")
 
 
-def _check_constants_present(call: OpCall, output: TensorType) -> None:
+def _check_signs(call: OpCall, output: TensorType, signs: TensorType | None) -> None:
+    """A second output belongs to a float32 one, and the constants of signs to an output of signs."""
+    if signs is not None:
+        check_tensor(signs)
+        need(signs.encoding is BITS and output.encoding is F32, "the second output must be the bits of a float32 output")
+        need(signs.shape == output.shape, f"the second output is {signs.shape}, expected {output.shape}")
+    given = {"sign_mul", "sign_add"} & set(call.constants)
+    need(not given or signs is not None or output.encoding is BITS, f"{sorted(given)} need an output of bits")
+
+
+def _check_constants_present(op: OpDef, call: OpCall, output: TensorType) -> None:
     """Integer filters need a scale, or a threshold for packed outputs, and never both."""
     if "filter" in call.constants:
-        packed = output.encoding is BITS
+        packed = output.encoding is BITS and "threshold" in op.constants
         integer = call.constants["filter"].encoding is not F32
         need(("threshold" in call.constants) == packed, "a threshold belongs to packed outputs, and to those alone")
         need(("scale" in call.constants) == (integer and not packed), "a scale belongs to integer filters without threshold")

@@ -16,6 +16,14 @@ integer less its zero point (int8, uint8), the value +-1 (bits) or the float:
     output bits:     +1 where acc >= threshold[o], else -1
 
 `scale` is absent for float32 filters. Outside taps count 0, or +1 with `pad_ones` (packed inputs only).
+
+residual_conv2d goes on where conv2d ends, each step only if its constant, input, attribute or output is there:
+
+    y = activation(acc * scale[o] + bias[o]), or with slope, where it is negative, times slope[o]
+    y = y * mul[o] + add[o]
+    y = y + second input
+    y = max(y, 0) with relu_after                                                    float32 output
+    +1 where y * sign_mul[o] + sign_add[o] >= 0, else -1                             bits output, and second output (signs)
 """
 
 from __future__ import annotations
@@ -25,7 +33,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from edge.tensors import NO_HALO, Encoding, Halo, TensorType
+from edge.tensors import NO_HALO, Encoding, Halo, TensorType, hwc
 
 F32, U8, I8, BITS, I32 = Encoding.FLOAT32, Encoding.UINT8, Encoding.INT8, Encoding.BITS, Encoding.INT32
 
@@ -81,7 +89,9 @@ class OpDef:
     """An operation of the table.
 
     `shape(call)` checks the operands against each other and returns the output's shape; `signatures` are the allowed
-    (input encoding, filter encoding or None, output encoding); `halo(call)` is the halo its first input must have.
+    (input encoding, filter encoding or None, output encoding); `halo(call)` is the halo its first input must have. `gives_signs`: a float32
+    output may come with a second one, its signs. The output may lie on the input whose number is `in_place`. `since` is the minor version
+    of the file format that knows the operation first.
     """
 
     name: str
@@ -94,7 +104,9 @@ class OpDef:
     floats: frozenset[str] = frozenset({"alpha", "limit", "value"})
     halo: Callable[[OpCall], Halo] = lambda call: NO_HALO
     macs: Callable[[OpCall, tuple[int, ...]], int] = lambda call, shape: 0
-    in_place: bool = False  # the output may lie on the first input
+    gives_signs: bool = False
+    in_place: int = -1
+    since: int = 0
 
 
 def need(condition: bool, message: str) -> None:
@@ -161,13 +173,14 @@ def _taps(call: OpCall) -> tuple[int, int]:
 # -- convolutions --------------------------------------------------------------------------------------------------------------
 
 FILTER_CONSTANTS = ("filter", "scale", "bias", "threshold")
+RESIDUAL_CONSTANTS = ("filter", "scale", "bias", "slope", "mul", "add", "sign_mul", "sign_add")
 
 
 def _check_epilogue(call: OpCall, channels: int) -> None:
-    """Scale, bias and threshold fit `channels` outputs. Which must be there follows from the encodings (`check`)."""
-    for role, encoding in (("scale", F32), ("bias", F32), ("threshold", I32)):
-        constant = call.constants.get(role)
-        if constant is not None:
+    """Scale, bias, threshold and their like fit `channels` outputs. Which must be there follows from the encodings (`check`)."""
+    for role, constant in call.constants.items():
+        encoding = I32 if role == "threshold" else F32
+        if role != "filter":
             need(constant == ConstantType(encoding, (channels,)), f"{role} must be {channels} x {encoding.name.lower()}")
     if call.constants["filter"].encoding is F32:
         need("scale" not in call.constants, "a float32 filter takes no scale")
@@ -191,6 +204,15 @@ def _conv2d_shape(call: OpCall) -> tuple[int, ...]:
     _check_accumulator(call, taps_h * taps_w * depth)
     rows, columns = _window_shape(call, *_effective(call, taps_h, taps_w))
     return rows, columns, channels_out
+
+
+def _residual_conv_shape(call: OpCall) -> tuple[int, ...]:
+    shape = _conv2d_shape(call)
+    need(call.i("relu_after") in (0, 1), "relu_after must be 0 or 1")
+    need("slope" not in call.constants or call.i("activation") == Activation.NONE, "slope takes the place of an activation")
+    for other in call.inputs[1:]:
+        need(other.encoding is F32 and other.hwc == hwc(shape), f"the second input must be {shape} float32, got {other}")
+    return shape
 
 
 def _depthwise_shape(call: OpCall) -> tuple[int, ...]:
@@ -219,6 +241,11 @@ def _filter_shape(call: OpCall, *, rank: int) -> tuple[int, ...]:
     return shape
 
 
+def _prelu_shape(call: OpCall) -> tuple[int, ...]:
+    need("slope" in call.constants, "prelu needs a slope")
+    return _channelwise_shape(call)
+
+
 def _conv_macs(call: OpCall, shape: tuple[int, ...]) -> int:
     per_output = math.prod(call.constants["filter"].shape) // (shape[-1] or 1)
     return math.prod(shape) * per_output
@@ -228,6 +255,7 @@ _FLOAT_FILTERS = {(F32, F32, F32), (F32, I8, F32), (F32, BITS, F32)}
 _INT8_FILTERS = {(I8, I8, I8), (I8, I8, F32), (I8, I8, BITS), (U8, I8, F32), (U8, I8, BITS), (U8, I8, I8)}
 _PACKED = {(BITS, BITS, F32), (BITS, BITS, BITS)}
 _CONV_SIGNATURES = frozenset(_FLOAT_FILTERS | _INT8_FILTERS | _PACKED)
+_RESIDUAL_SIGNATURES = frozenset((source, stored, output) for source, stored, _ in _CONV_SIGNATURES for output in (F32, BITS))
 _DEPTHWISE_SIGNATURES = frozenset(_FLOAT_FILTERS | {(I8, I8, I8), (I8, I8, F32), (U8, I8, F32), (U8, I8, I8)})
 
 
@@ -312,17 +340,20 @@ _TABLE = (
     OpDef("max_pool2d", 4, _pool_shape, _same_encoding(F32, I8, U8, BITS), constants=("flip",), attrs=POOL_ATTRS),
     OpDef("average_pool2d", 5, _pool_shape, _same_encoding(F32, I8), attrs=POOL_ATTRS),
     OpDef("affine", 6, _channelwise_shape, frozenset({(F32, None, F32), (U8, None, F32)}), constants=("mul", "add"),
-          attrs=ACTIVATION_ATTRS, in_place=True),
-    OpDef("activation", 7, _same_shape, _same_encoding(F32), attrs=ACTIVATION_ATTRS, in_place=True),
-    OpDef("softmax", 8, _same_shape, _same_encoding(F32), in_place=True),
+          attrs=ACTIVATION_ATTRS, in_place=0),
+    OpDef("activation", 7, _same_shape, _same_encoding(F32), attrs=ACTIVATION_ATTRS, in_place=0),
+    OpDef("softmax", 8, _same_shape, _same_encoding(F32), in_place=0),
     OpDef("binarize", 9, _channelwise_shape, frozenset({(F32, None, BITS)}), constants=("mul", "add")),
     OpDef("unpack", 10, _same_shape, frozenset({(BITS, None, F32)})),
     OpDef("quantize", 11, _same_shape, frozenset({(F32, None, I8), (U8, None, I8)})),
     OpDef("dequantize", 12, _same_shape, frozenset({(I8, None, F32), (U8, None, F32)})),
-    OpDef("add", 13, _add_shape, _same_encoding(F32, I8), inputs=(2, 2), attrs=ACTIVATION_ATTRS, in_place=True),
+    OpDef("add", 13, _add_shape, _same_encoding(F32, I8), inputs=(2, 2), attrs=ACTIVATION_ATTRS, in_place=0),
     OpDef("concat", 14, _concat_shape, _same_encoding(F32, I8, BITS), inputs=(1, 1024)),
-    OpDef("reshape", 15, _reshape_shape, _same_encoding(F32, I8, U8), attrs=("rank", "size_0", "size_1", "size_2"), in_place=True),
+    OpDef("reshape", 15, _reshape_shape, _same_encoding(F32, I8, U8), attrs=("rank", "size_0", "size_1", "size_2"), in_place=0),
     OpDef("pad2d", 16, _pad_shape, _same_encoding(F32, I8, U8), attrs=("pad_top", "pad_bottom", "pad_left", "pad_right", "value")),
+    OpDef("residual_conv2d", 17, _residual_conv_shape, _RESIDUAL_SIGNATURES, inputs=(1, 2), constants=RESIDUAL_CONSTANTS,
+          attrs=(*CONV_ATTRS, "relu_after"), halo=_conv_halo, macs=_conv_macs, gives_signs=True, in_place=1, since=1),
+    OpDef("prelu", 18, _prelu_shape, _same_encoding(F32), constants=("slope",), in_place=0, since=1),
 )  # fmt: skip
 
 OPS: Mapping[str, OpDef] = {op.name: op for op in _TABLE}

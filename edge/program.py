@@ -42,7 +42,7 @@ class Instruction:
     """One application of an operation; numbers index `Program.tensors` and `Program.constants`.
 
     `constants` has one entry for every role of the operation, -1 where absent; `attrs` one value for every attribute, in the order of
-    the operation's definition.
+    the operation's definition. `signs` is the second output, -1 where there is none.
     """
 
     op: int
@@ -50,10 +50,15 @@ class Instruction:
     output: int
     constants: tuple[int, ...] = ()
     attrs: tuple[int | float, ...] = ()
+    signs: int = -1
 
     @property
     def definition(self) -> OpDef:
         return BY_NUMBER[self.op]
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        return (self.output,) if self.signs == -1 else (self.output, self.signs)
 
     def attributes(self) -> dict[str, int | float]:
         """The attributes by name."""

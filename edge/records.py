@@ -111,7 +111,8 @@ def read_constant(words: Words) -> Constant:
 def instruction_words(instruction: Instruction) -> list[int]:
     op = instruction.definition
     attrs = (float_word(value) if name in op.floats else int(value) for name, value in instruction.attributes().items())
-    operands = (*instruction.inputs, instruction.output, *instruction.constants)
+    signs = (instruction.signs,) if op.gives_signs else ()
+    operands = (*instruction.inputs, instruction.output, *signs, *instruction.constants)
     return [op.number, len(instruction.inputs), *operands, *attrs]
 
 
@@ -120,6 +121,8 @@ def read_instruction(words: Words) -> Instruction:
     if number not in BY_NUMBER:
         raise RecordError(f"operation {number} is unknown; the operations are 1 to {max(BY_NUMBER)}")
     op = BY_NUMBER[number]
-    operands = tuple(words.take(inputs)), words.one(), tuple(words.take(len(op.constants)))
+    sources, output, signs = tuple(words.take(inputs)), words.one(), words.one() if op.gives_signs else -1
+    constants = tuple(words.take(len(op.constants)))
     attrs = zip(op.attrs, words.take(len(op.attrs)), strict=True)
-    return Instruction(number, *operands, tuple(word_float(word) if name in op.floats else word for name, word in attrs))
+    values = tuple(word_float(word) if name in op.floats else word for name, word in attrs)
+    return Instruction(number, sources, output, constants, values, signs)

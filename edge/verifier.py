@@ -140,17 +140,17 @@ def _check_instruction(program: Program, instruction: Instruction) -> int:
     _need(instruction.op in BY_NUMBER, f"operation {instruction.op} is unknown")
     _check_operands(program, instruction)
     op, call = instruction.definition, program.call(instruction)
-    output = program.tensors[instruction.output]
-    check(op, call, output.type)
+    outputs = [program.tensors[i] for i in instruction.outputs]
+    check(op, call, *(output.type for output in outputs))
     check_halo(op, call)
     _check_stored(program, instruction, call)
-    _check_overlap([program.tensors[i] for i in instruction.inputs], output, in_place=op.in_place)
+    _check_overlap([program.tensors[i] for i in instruction.inputs], outputs, op.in_place)
     return _work(program, instruction, call)
 
 
 def _check_operands(program: Program, instruction: Instruction) -> None:
     op = instruction.definition
-    for number in (*instruction.inputs, instruction.output):
+    for number in (*instruction.inputs, *instruction.outputs):
         _check_index(number, program.tensors, "tensor")
     expected, got = (len(op.constants), len(op.attrs)), (len(instruction.constants), len(instruction.attrs))
     _need(expected == got, f"expected {expected[0]} constants and {expected[1]} attributes, got {got[0]} and {got[1]}")
@@ -168,12 +168,13 @@ def _check_stored(program: Program, instruction: Instruction, call: OpCall) -> N
         _need(stored == expected, f"{role} has {stored} bytes, expected {expected}")
 
 
-def _check_overlap(inputs: Sequence[Tensor], output: Tensor, *, in_place: bool) -> None:
+def _check_overlap(inputs: Sequence[Tensor], outputs: Sequence[Tensor], in_place: int) -> None:
+    first, *others = outputs
     for index, source in enumerate(inputs):
-        if _apart(source, output):
-            continue
-        allowed = in_place and index == 0 and source.offset == output.offset and may_share(source.type, output.type)
-        _need(allowed, f"the output lies on input {index}")
+        same_place = index == in_place and source.offset == first.offset and may_share(source.type, first.type)
+        _need(_apart(source, first) or same_place, f"the output lies on input {index}")
+    for output in others:
+        _need(all(_apart(other, output) for other in (*inputs, first)), "the second output lies on an input or on the first")
 
 
 def _apart(first: Tensor, second: Tensor) -> bool:
@@ -184,7 +185,7 @@ def _work(program: Program, instruction: Instruction, call: OpCall) -> int:
     """Bytes of tensors, windows and filters that an instruction touches: a filter once for every place of its window."""
     output = program.tensors[instruction.output].type
     places = output.hwc[0] * output.hwc[1]
-    touched = output.nbytes + sum(kind.nbytes for kind in call.inputs)
+    touched = sum(kind.nbytes for kind in (*(program.tensors[i].type for i in instruction.outputs), *call.inputs))
     if "filter" in call.constants:
         touched += places * program.constants[instruction.constant("filter")].nbytes
     if "window_h" in call.attrs:
@@ -236,7 +237,8 @@ def _verify_order(program: Program) -> None:
     for number, instruction in enumerate(program.instructions):
         with _proving(_instruction_name(number, instruction)):
             _check_alive(alive, instruction.inputs)
-            _write(alive, written, instruction.output)
+            for output in instruction.outputs:
+                _write(alive, written, output)
     with _proving("outputs"):
         _check_alive(alive, program.outputs)
 

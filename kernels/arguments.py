@@ -6,7 +6,7 @@ import numpy as np
 
 from edge.kernels.registry import Lowering, Place, float_bits
 from edge.ops import Activation
-from edge.tensors import TensorType
+from edge.tensors import Encoding, TensorType
 
 OVERREAD = 32  # entries of a derived table that a vector load may read past the last channel
 
@@ -17,6 +17,25 @@ def epilogue(low: Lowering, *, scaled: bool, biased: bool) -> tuple[int, ...]:
     scale = vector(low, "scale", 1.0, channels) if scaled else 0
     bias = vector(low, "bias", 0.0, channels) if biased else 0
     return scale, bias, *bounds(low), *quantization(low.output.type)
+
+
+def residual(low: Lowering) -> tuple[int, ...]:
+    """The eleven arguments that follow those of an epilogue for residual_conv2d; offsets that it does not read are 0."""
+    channels = low.output.channels
+
+    def pair(mul: str, add: str) -> tuple[int, int]:
+        present = low.has(mul) or low.has(add)
+        return (vector(low, mul, 1.0, channels), vector(low, add, 0.0, channels)) if present else (0, 0)
+
+    slope = low.constant("slope") if low.has("slope") else 0
+    other = _steps(low.input(1)) if len(low.call.inputs) == 2 else (0, 0, 0)
+    packed = low.signs or low.output
+    signs = _steps(packed) if packed.type.encoding is Encoding.BITS else (0, 0, 0)
+    return slope, *pair("mul", "add"), *other, *signs, *pair("sign_mul", "sign_add")
+
+
+def _steps(place: Place) -> tuple[int, int, int]:
+    return place.offset, place.row_bytes, place.pixel_bytes
 
 
 def bounds(low: Lowering) -> tuple[int, int, int]:

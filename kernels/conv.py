@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.kernels.arguments import OVERREAD, epilogue, is_leaky
+from edge.kernels.arguments import OVERREAD, epilogue, is_leaky, residual
 from edge.kernels.isa import Machine
 from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place
-from edge.kernels.shapes import ConvVariant, sub_lanes, tile_pixels
+from edge.kernels.shapes import ConvVariant, Residual, sub_lanes, tile_pixels
 from edge.layout import BLOCK, FilterLayout, filter_layout, lanes, reads_packed_groups, writes_packed_groups
 from edge.tensors import Encoding
 
@@ -104,12 +104,16 @@ def _borders(low: Lowering, window: Window, signs: np.ndarray) -> Borders:
     return Borders(rows, columns, per_tap.sum(axis=(1, 2)) - _sums_inside(per_tap, inside_h, inside_w))
 
 
+def _has_threshold(low: Lowering) -> bool:
+    return "threshold" in low.call.constants
+
+
 def _packed_table(low: Lowering, window: Window) -> tuple[np.ndarray, Borders]:
     signs = 1 - 2 * low.array("filter").astype(np.int8)
     borders = _borders(low, window, signs)
     products = signs[0].size
     true_zero = products - borders.outside  # acc at p = 0
-    if not low.has("threshold"):
+    if not _has_threshold(low):
         return true_zero, borders
     return np.floor_divide(true_zero - low.array("threshold").astype(np.int64), 2), borders
 
@@ -119,7 +123,7 @@ def _integer_table(low: Lowering) -> tuple[np.ndarray, Borders]:
     filters = low.array("filter")
     offset = image.type.zero_point + (128 if image.type.encoding is Encoding.INT8 else 0)
     correction = -offset * filters.sum(axis=(1, 2, 3), dtype=np.int64)
-    if low.has("threshold"):
+    if _has_threshold(low):
         correction = low.array("threshold").astype(np.int64) - correction
     return correction[None, None, :], Borders(np.zeros(out.height, np.int32), np.zeros(out.width, np.int32), correction)
 
@@ -186,7 +190,7 @@ def _group_bytes(image: Place, groups: int) -> int:
 def _accepts(low: Lowering) -> bool:
     """Groups of packed channels must start and end on whole bytes, on both sides."""
     groups = _window(low).groups
-    inside, outside = low.input(), low.output
+    inside, outside = low.input(), low.signs or low.output
     reads = inside.type.encoding is not Encoding.BITS or reads_packed_groups(inside.channels, groups)
     return reads and (outside.type.encoding is not Encoding.BITS or writes_packed_groups(outside.channels, groups))
 
@@ -198,7 +202,24 @@ def _variant(low: Lowering, machine: Machine, kind: str, masked: bool) -> ConvVa
     block = widths[0]
     tail = widths[-1] if len(widths) > 1 and channels % BLOCK else 0
     pixels = tile_pixels(kind, machine, block, out.width)
-    return ConvVariant(kind, out.type.encoding.name.lower(), pixels, block, tail, masked, low.has("scale"), is_leaky(low))
+    scaled = "scale" in low.call.constants
+    return ConvVariant(kind, out.type.encoding.name.lower(), pixels, block, tail, masked, scaled, is_leaky(low), _residual(low))
+
+
+def _residual(low: Lowering) -> Residual | None:
+    if low.op != "residual_conv2d":
+        return None
+    given = set(low.call.constants)
+    stored = low.output.type.encoding is Encoding.FLOAT32
+    return Residual(
+        sloped="slope" in given,
+        scaled=bool(given & {"mul", "add"}),
+        added=len(low.call.inputs) == 2,
+        relu=bool(low.i("relu_after")),
+        stored=stored,
+        packed=low.signs is not None or not stored,
+        signs_scaled=bool(given & {"sign_mul", "sign_add"}),
+    )
 
 
 def _lower(low: Lowering) -> Lowered:
@@ -213,9 +234,10 @@ def _lower(low: Lowering) -> Lowered:
         first, window.stride[0] * image.row_bytes,
         *_filters(low, layout),
         len(lanes(layout.channels_out)), window.groups, _group_bytes(image, window.groups),
-        out.height, out.width, out.offset, out.pixel_bytes, out.row_bytes, layout.channels_out,
+        out.height, out.width, out.offset, out.row_bytes, out.pixel_bytes, layout.channels_out,
         *_table(low, window),
-        *epilogue(low, scaled=variant.scaled, biased=variant.output != "bits"),
+        *epilogue(low, scaled=variant.scaled, biased=not _has_threshold(low)),
+        *(residual(low) if variant.residual else ()),
     )  # fmt: skip
     macs = low.instruction.definition.macs(low.call, out.type.shape)
     return Lowered(Code(variant.name, _builder(variant)), args, _scratch_bytes(variant, low.machine), macs)
@@ -237,5 +259,6 @@ def _builder(variant: ConvVariant):  # type: ignore[no-untyped-def]
 
 KERNELS = (
     Kernel("conv2d", "conv2d", _accepts, _lower),
+    Kernel("residual_conv2d", "residual_conv2d", _accepts, _lower),
     Kernel("dense", "dense", lambda low: True, _lower),
 )

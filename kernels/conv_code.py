@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from edge.kernels.build import KernelFunction, inlined
-from edge.kernels.epilogue import Epilogue, epilogue
+from edge.kernels.epilogue import RESIDUAL, Epilogue, epilogue
 from edge.kernels.isa import Machine
 from edge.kernels.shapes import ConvVariant, sub_lanes
 from edge.kernels.simd import memory
@@ -17,8 +17,9 @@ from edge.kernels.tile import TileShape, tile
 
 # The argument row, as `edge.kernels.conv` writes it; 0 to 6 are the tile's window.
 X, X_ROW, FILTER, FILTER_GROUP, BLOCK_BYTES, TAIL, TAIL_GROUP, BLOCKS, GROUPS, X_GROUP = range(7, 17)
-HEIGHT, WIDTH, Y, Y_PIXEL, Y_ROW, CHANNELS, TABLE, CLASS_BYTES, ROW_CLASSES, COLUMN_CLASSES = range(17, 27)
+HEIGHT, WIDTH, Y, Y_ROW, Y_PIXEL, CHANNELS, TABLE, CLASS_BYTES, ROW_CLASSES, COLUMN_CLASSES = range(17, 27)
 EPILOGUE = 27  # and the six after it
+OTHER, SIGNS = EPILOGUE + RESIDUAL + 3, EPILOGUE + RESIDUAL + 6  # of residual_conv2d
 
 _BLOCK = 32
 
@@ -60,7 +61,9 @@ def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
     octets, words = memory("u8"), memory("i64")
     sub_bytes = sub * {"bits": 64, "f32i8": 8, "f32bits": 1}.get(variant.kind, 32) // 8
     tabled = not variant.kind.startswith("f32")
-    packed = variant.output == "bits"
+    after = variant.residual
+    added, with_signs = bool(after and after.added), bool(after and after.packed)
+    spare_of = SIGNS if with_signs else Y if variant.output == "bits" else 0
 
     @inlined
     def row(args: Any, arena: Any, constants: Any, scratch: Any, x: Any, filters: Any, y: Any, group: Any, channel: Any) -> None:
@@ -78,30 +81,41 @@ def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
                 compute(
                     octets.at(arena, x + start * args[0]), octets.at(constants, filters + s * sub_bytes), octets.at(scratch, 0), args
                 )
-                for p in range(pixels):
-                    out = args[Y] + y * args[Y_ROW] + (start + p) * args[Y_PIXEL]
-                    where = table
+                # The pixels shared with the tile before are stored already, perhaps over the input that is added to them.
+                for p in range(column - start, pixels):
+                    out = _pixel(args, Y, y, start + p)
+                    other, signs, where = out, out, table
+                    if added:
+                        other = _pixel(args, OTHER, y, start + p)
+                    if with_signs:
+                        signs = _pixel(args, SIGNS, y, start + p)
                     if tabled:
                         where += words.get(constants, args[COLUMN_CLASSES] + 8 * (start + p))
-                    store(args, arena, constants, scratch, 4 * sub * p, out, of_all, left, where)
+                    store(args, arena, constants, scratch, 4 * sub * p, out, other, signs, of_all, left, where)
             column += pixels
-        if packed:
-            _clear_spare(args, arena, y, group, channel + lanes)
+        if spare_of:
+            _clear_spare(args, arena, spare_of, y, group, channel + lanes)
 
     return row
 
 
 def _epilogue(variant: ConvVariant) -> Epilogue:
     accumulator = {"bits": "differences", "u8i8": "sums", "i8i8": "sums"}.get(variant.kind, "floats")
-    return Epilogue(accumulator, variant.output, EPILOGUE, variant.scaled, variant.leaky)
+    return Epilogue(accumulator, variant.output, EPILOGUE, variant.scaled, variant.leaky, variant.residual)
 
 
 @inlined
-def _clear_spare(args: Any, arena: Any, y: Any, group: Any, end: Any) -> None:
+def _pixel(args: Any, first: Any, y: Any, x: Any) -> Any:
+    """The byte of a pixel of the tensor whose offset, bytes between rows and bytes between pixels are the arguments from `first` on."""
+    return args[first] + y * args[first + 1] + x * args[first + 2]
+
+
+@inlined
+def _clear_spare(args: Any, arena: Any, tensor: Any, y: Any, group: Any, end: Any) -> None:
     """Bytes of packed pixels behind the last block are 0."""
     if group == args[GROUPS] - 1 and end >= args[CHANNELS]:
         used = (group * args[CHANNELS] + end) // 8
         for column in range(args[WIDTH]):
-            out = args[Y] + y * args[Y_ROW] + column * args[Y_PIXEL]
-            for i in range(used, args[Y_PIXEL]):
+            out = _pixel(args, tensor, y, column)
+            for i in range(used, args[tensor + 2]):
                 arena[out + i] = 0

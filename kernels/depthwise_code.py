@@ -54,7 +54,8 @@ def kernel(variant: DepthwiseVariant, machine: Machine) -> KernelFunction:
         compute(octets.at(arena, x), filters, octets.at(constants, table), octets.at(scratch, 0), args)
         for p in range(pixels):
             left = args[CHANNELS] - channel
-            ends(args, arena, constants, scratch, 4 * lanes * p, out + p * args[Y_PIXEL], channel, left, args[TABLE])
+            at = out + p * args[Y_PIXEL]
+            ends(args, arena, constants, scratch, 4 * lanes * p, at, at, at, channel, left, args[TABLE])
 
     def depthwise_conv2d(args: Any, arena: Any, constants: Any, scratch: Any, part: Any, parts: Any) -> None:
         groups = (args[CHANNELS] + group - 1) // group

@@ -91,6 +91,8 @@ def _channelwise(low: Lowering, role: str, default: float, period: int) -> int:
 
 def _function(low: Lowering) -> str:
     """What becomes of the value before it is stored."""
+    if low.op == "prelu":
+        return "prelu"
     if "activation" not in low.call.attrs:
         return "identity"
     if is_leaky(low):
@@ -99,7 +101,7 @@ def _function(low: Lowering) -> str:
 
 
 def _bounds(low: Lowering, function: str) -> tuple[int, int, int]:
-    if function == "identity":
+    if function in ("identity", "prelu"):
         return 0, 0, 0
     if function == "elu":
         return 0, 0, float_bits(low.f("alpha"))
@@ -121,11 +123,18 @@ def _lower_map(low: Lowering) -> Lowered:
     args = (
         *_chunks(places, period).arguments(places[0], places[1], places[-1]),
         *_dequantization(low.call.inputs[0]), *_dequantization(second),
-        _channelwise(low, "mul", 1.0, period) if channelwise else 0, _channelwise(low, "add", 0.0, period) if channelwise else 0,
+        *_rows(low, period),
         period or low.output.channels,
         *_bounds(low, function), *quantization(kind),
     )  # fmt: skip
     return Lowered(Code(variant.name, _map_builder(variant)), args, work=kind.elements)
+
+
+def _rows(low: Lowering, period: int) -> tuple[int, int]:
+    """The offsets of the constants per channel: factors, or slopes below zero, and what is added."""
+    if low.op == "prelu":
+        return _channelwise(low, "slope", 1.0, period), 0
+    return (_channelwise(low, "mul", 1.0, period), _channelwise(low, "add", 0.0, period)) if _is_channelwise(low) else (0, 0)
 
 
 def _map_builder(variant: MapVariant) -> Callable[[Machine], KernelFunction]:
@@ -192,7 +201,7 @@ def _always(low: Lowering) -> bool:
 
 
 KERNELS = (
-    *(Kernel(op, op, _always, _lower_map) for op in ("affine", "activation", "quantize", "dequantize", "add")),
+    *(Kernel(op, op, _always, _lower_map) for op in ("affine", "activation", "quantize", "dequantize", "add", "prelu")),
     Kernel("softmax", "softmax", _always, _lower_softmax),
     Kernel("binarize", "binarize", _always, _lower_binarize),
     Kernel("unpack", "unpack", _always, _lower_unpack),

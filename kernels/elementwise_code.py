@@ -62,6 +62,7 @@ def map_kernel(variant: MapVariant) -> KernelFunction:
     first, second = (_real(variant.inputs[0], SCALE + 2 * i) for i in range(2))
     function, finish = _function(variant.function), _finish(variant.output)
     channelwise, two = variant.channelwise, len(variant.inputs) == 2
+    sloped = variant.function == "prelu"
 
     @inlined
     def body(args: Any, arena: Any, constants: Any, row: Any, chunk: Any, count: Any) -> None:
@@ -72,7 +73,11 @@ def map_kernel(variant: MapVariant) -> KernelFunction:
             if two:
                 value = value + second(args, arena, x2 + in_bytes * i)
             if channelwise:
-                value = value * F.load(constants, args[MUL] + 4 * channel) + F.load(constants, args[ADD] + 4 * channel)
+                scaled = value * F.load(constants, args[MUL] + 4 * channel)
+                if sloped:
+                    value = F.where_less(value, F.splat(0.0), scaled, value)
+                else:
+                    value = scaled + F.load(constants, args[ADD] + 4 * channel)
                 channel += VALUES
                 if channel == args[PERIOD]:
                     channel = 0
@@ -117,7 +122,7 @@ def _function(name: str) -> Any:
         return activation(LOWER, name == "leaky", VALUES)
     if name == "elu":
         return _elu()
-    return _unary({"sigmoid": vecmath.sigmoid, "tanh": vecmath.tanh}[name](VALUES) if name != "identity" else _identity)
+    return _unary({"sigmoid": vecmath.sigmoid, "tanh": vecmath.tanh}[name](VALUES) if name in ("sigmoid", "tanh") else _identity)
 
 
 @inlined

@@ -1,7 +1,9 @@
 """The end of a convolution, from accumulators to stored values, and the parts of it that other operations share.
 
 The arguments of an epilogue lie in a row of seven (`edge.kernels.arguments.epilogue`), whose first number the kernel gives: the offsets of
-scale and bias, the bounds and the slope of the activation, 1 / scale and zero point of the output.
+scale and bias, the bounds and the slope of the activation, 1 / scale and zero point of the output. Of residual_conv2d eleven follow
+(`edge.kernels.arguments.residual`): the offsets of slope, mul and add, offset, row and pixel bytes of the second input and of the signs,
+the offsets of sign_mul and sign_add.
 """
 
 from __future__ import annotations
@@ -11,9 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.kernels.build import inlined
+from edge.kernels.shapes import Residual
 from edge.kernels.simd import float_of_bits, memory, vector
 
 SCALE, BIAS, LOWER, UPPER, SLOPE, INVERSE, ZERO_POINT = range(7)
+RESIDUAL = 7
+SLOPES, MUL, ADD = range(RESIDUAL, RESIDUAL + 3)
+SIGN_MUL, SIGN_ADD = RESIDUAL + 9, RESIDUAL + 10
 
 _ROUND = 12582912.0  # 1.5 * 2**23: adding it to a float32 of less than 2**22 rounds to a whole number, half to even
 
@@ -31,15 +37,17 @@ class Epilogue:
     first: int
     scaled: bool = False
     leaky: bool = False
+    residual: Residual | None = None
 
 
 def epilogue(shape: Epilogue, lanes: int) -> Any:
     """The code that ends one pixel:
 
-    store(args, arena, constants, scratch, acc, out, channel, left, table) takes `lanes` accumulators at scratch + acc, of the channels
-    from `channel` on, the first `left` of which exist, to the pixel at arena + out; `table` is the offset of the pixel's table.
+    store(args, arena, constants, scratch, acc, out, other, signs, channel, left, table) takes `lanes` accumulators at scratch + acc, of the
+    channels from `channel` on, the first `left` of which exist, to the pixel at arena + out; `other` and `signs` are the same pixel of
+    the second input and of the second output, `table` is the offset of the pixel's table.
     """
-    return _EPILOGUES[shape.output](shape, lanes)
+    return _residual(shape, lanes) if shape.residual else _EPILOGUES[shape.output](shape, lanes)
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------------------
@@ -95,7 +103,8 @@ def _bits(shape: Epilogue, lanes: int) -> Any:
 
     @inlined
     def store(
-        args: Any, arena: Any, constants: Any, scratch: Any, acc: Any, out: Any, channel: Any, left: Any, table: Any
+        args: Any, arena: Any, constants: Any, scratch: Any, acc: Any, out: Any, other: Any, signs: Any, channel: Any, left: Any,
+        table: Any,
     ) -> None:
         for j in range(chunks):
             a = v.load(scratch, acc + 4 * chunk * j)
@@ -143,7 +152,8 @@ def _float32(shape: Epilogue, lanes: int) -> Any:
 
     @inlined
     def store(
-        args: Any, arena: Any, constants: Any, scratch: Any, acc: Any, out: Any, channel: Any, left: Any, table: Any
+        args: Any, arena: Any, constants: Any, scratch: Any, acc: Any, out: Any, other: Any, signs: Any, channel: Any, left: Any,
+        table: Any,
     ) -> None:
         for j in range(chunks):
             y = value(args, constants, scratch, acc + 4 * chunk * j, channel + chunk * j, table)
@@ -165,7 +175,8 @@ def _int8(shape: Epilogue, lanes: int) -> Any:
 
     @inlined
     def store(
-        args: Any, arena: Any, constants: Any, scratch: Any, acc: Any, out: Any, channel: Any, left: Any, table: Any
+        args: Any, arena: Any, constants: Any, scratch: Any, acc: Any, out: Any, other: Any, signs: Any, channel: Any, left: Any,
+        table: Any,
     ) -> None:
         for j in range(chunks):
             whole = quantize(args, value(args, constants, scratch, acc + 4 * chunk * j, channel + chunk * j, table))
@@ -176,6 +187,60 @@ def _int8(shape: Epilogue, lanes: int) -> Any:
                 q.store_first(arena, to, whole, left - chunk * j)
 
     return store
+
+
+def _residual(shape: Epilogue, lanes: int) -> Any:
+    """The steps of residual_conv2d after the activation, in registers, to the float32 result and its signs."""
+    steps = shape.residual
+    assert steps is not None
+    chunk = whole_chunk(lanes)
+    chunks = lanes // chunk
+    v, word = vector("f32", chunk), memory(f"i{chunk}")
+    value, scaled = _real_value(shape, chunk), _scaled(chunk)
+    sloped, normed, added, relu = steps.sloped, steps.scaled, steps.added, steps.relu
+    stored, packed, signs_scaled = steps.stored, steps.packed, steps.signs_scaled
+    slopes, mul, add, sign_mul, sign_add = (shape.first + offset for offset in (SLOPES, MUL, ADD, SIGN_MUL, SIGN_ADD))
+
+    @inlined
+    def store(
+        args: Any, arena: Any, constants: Any, scratch: Any, acc: Any, out: Any, other: Any, signs: Any, channel: Any, left: Any,
+        table: Any,
+    ) -> None:
+        for j in range(chunks):
+            here = channel + chunk * j
+            y = value(args, constants, scratch, acc + 4 * chunk * j, here, table)
+            if sloped:
+                y = v.where_less(y, v.splat(0.0), y * v.load(constants, args[slopes] + 4 * here), y)
+            if normed:
+                y = scaled(constants, args[mul], args[add], here, y)
+            if added:
+                y = y + v.load(arena, other + 4 * here)
+            if relu:
+                y = v.high(y, v.splat(0.0))
+            if stored and left - chunk * j >= chunk:
+                v.store(arena, out + 4 * here, y)
+            elif stored:
+                v.store_first(arena, out + 4 * here, y, left - chunk * j)
+            if packed:
+                if signs_scaled:
+                    y = scaled(constants, args[sign_mul], args[sign_add], here, y)
+                minus = v.less(y, v.splat(0.0))
+                if left - chunk * j < chunk:
+                    minus &= (1 << (left - chunk * j)) - 1
+                word.put(arena, signs + here // 8, minus)
+
+    return store
+
+
+def _scaled(chunk: int) -> Any:
+    """scaled(constants, mul, add, channel, y): y * mul + add, each step rounded; `mul` and `add` are offsets of a row each."""
+    v = vector("f32", chunk)
+
+    @inlined
+    def scaled(constants: Any, mul: Any, add: Any, channel: Any, y: Any) -> Any:
+        return y * v.load(constants, mul + 4 * channel) + v.load(constants, add + 4 * channel)
+
+    return scaled
 
 
 _EPILOGUES: dict[str, Callable[[Epilogue, int], Any]] = {"bits": _bits, "float32": _float32, "int8": _int8}

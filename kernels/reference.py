@@ -50,6 +50,8 @@ def run_graph(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
     for node in graph.nodes:
         operands = [values[name] for name in node.inputs]
         values[node.output] = evaluate(node.op, graph.call(node), graph.types[node.output], operands, node.constants)
+        if node.signs:
+            values[node.signs] = signs_of(values[node.output], node.constants)
     return values
 
 
@@ -62,6 +64,8 @@ def run_program(program: Program, inputs: Sequence[Array]) -> dict[int, Array]:
         operands = [values[number] for number in instruction.inputs]
         output = program.tensors[instruction.output].type
         values[instruction.output] = evaluate(instruction.definition.name, program.call(instruction), output, operands, constants)
+        if instruction.signs >= 0:
+            values[instruction.signs] = signs_of(values[instruction.output], constants)
     return values
 
 
@@ -167,11 +171,35 @@ def _filter(case: _Case, like: Array) -> Array:
 
 
 def _conv2d(case: _Case) -> Array:
+    return _epilogue(case, _convolve(case))
+
+
+def _convolve(case: _Case) -> Array:
     image = _operand(case)
     weights = _filter(case, image)
     padded = _pad(case, image, case.call.i("pad_ones"))
     window = _conv_window(case.call, weights.shape[1], weights.shape[2])
-    return _epilogue(case, _accumulate(window, padded, weights, case.call.i("groups")))
+    return _accumulate(window, padded, weights, case.call.i("groups"))
+
+
+def _residual_conv2d(case: _Case) -> Array:
+    """The steps that the docstring of `edge.ops` lists, each rounded."""
+    y = activate(_scale_and_shift(_convolve(case).astype(np.float32), case.constants, "scale", "bias"), case.call.attrs)
+    y = _scale_and_shift(_sloped(y, case.constants), case.constants, "mul", "add")
+    for other in case.inputs[1:]:
+        y = y + other.reshape(y.shape)
+    if case.call.i("relu_after"):
+        y = np.where(y > 0, y, np.float32(0))
+    return signs_of(y, case.constants) if case.output.encoding is Encoding.BITS else y
+
+
+def signs_of(y: Array, constants: Mapping[str, Array]) -> Array:
+    """The signs of a result, as bits."""
+    return negative(_scale_and_shift(y, constants, "sign_mul", "sign_add"))
+
+
+def _sloped(x: Array, constants: Mapping[str, Array]) -> Array:
+    return np.where(x < 0, x * constants["slope"], x) if "slope" in constants else x
 
 
 def _dense(case: _Case) -> Array:
@@ -296,6 +324,10 @@ def _activation(case: _Case) -> Array:
     return activate(case.inputs[0], case.call.attrs)
 
 
+def _prelu(case: _Case) -> Array:
+    return _sloped(case.inputs[0], case.constants)
+
+
 def _softmax(case: _Case) -> Array:
     """exp(x - max) / sum of the same, over the channels."""
     shifted = case.inputs[0] - case.inputs[0].max(axis=-1, keepdims=True)
@@ -357,4 +389,6 @@ _MEANINGS: Mapping[str, Callable[[_Case], Array]] = {
     "concat": _concat,
     "reshape": _reshape,
     "pad2d": _pad2d,
+    "residual_conv2d": _residual_conv2d,
+    "prelu": _prelu,
 }

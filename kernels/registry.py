@@ -125,6 +125,11 @@ class Lowering:
     def output(self) -> Place:
         return self._place(self.instruction.output)
 
+    @property
+    def signs(self) -> Place | None:
+        """The second output."""
+        return self._place(self.instruction.signs) if self.instruction.signs >= 0 else None
+
     def _place(self, number: int) -> Place:
         tensor = self.program.tensors[number]
         return Place(tensor.type, tensor.offset + tensor.type.origin_bytes)

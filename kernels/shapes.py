@@ -10,10 +10,30 @@ _MOST_PIXELS = 12
 
 
 @dataclass(frozen=True)
+class Residual:
+    """The steps of residual_conv2d after the activation that there are (`edge.ops`): PReLU, scaling, the second input, ReLU; then whether
+    the float32 result and its signs are stored, and whether those are taken of the scaled result.
+    """
+
+    sloped: bool
+    scaled: bool
+    added: bool
+    relu: bool
+    stored: bool
+    packed: bool
+    signs_scaled: bool
+
+    @property
+    def name(self) -> str:
+        on = (self.sloped, self.scaled, self.added, self.relu, self.stored, self.packed, self.signs_scaled)
+        return "_" + "".join(letter for letter, present in zip("pnarfbc", on, strict=True) if present)
+
+
+@dataclass(frozen=True)
 class ConvVariant:
     """What the code of a convolution is specialised for; everything else is an argument.
 
-    `lanes` is the width of all blocks but perhaps the last, whose width is `tail` (0: the same); `masked`: the last position of a segment
+    `residual` is None for conv2d and dense. `lanes` is the width of all blocks but perhaps the last, whose width is `tail` (0: the same); `masked`: the last position of a segment
     holds bits beyond the segment; `scaled`: accumulators are multiplied by a scale; `leaky`: the slope below zero is used.
     """
 
@@ -25,11 +45,13 @@ class ConvVariant:
     masked: bool
     scaled: bool
     leaky: bool
+    residual: Residual | None = None
 
     @property
     def name(self) -> str:
         flags = "".join(letter for letter, on in zip("msl", (self.masked, self.scaled, self.leaky), strict=True) if on)
-        return f"conv2d_{self.kind}_{self.output}_{self.pixels}x{self.lanes}_{self.tail}{flags}"
+        after = self.residual.name if self.residual else ""
+        return f"conv2d_{self.kind}_{self.output}_{self.pixels}x{self.lanes}_{self.tail}{flags}{after}"
 
 
 def vector_lanes(kind: str, machine: Machine, lanes: int) -> int:
@@ -136,7 +158,8 @@ VALUES = 16  # values that elementwise kernels take at once
 class MapVariant:
     """What the code of a map is specialised for: activation((x [+ x2]) [* mul + add]), stored as `output`.
 
-    `inputs` and `output` are names of encodings; `function` is identity, bounded (none or ReLU), leaky, elu, sigmoid or tanh.
+    `inputs` and `output` are names of encodings; `function` is identity, bounded (none or ReLU), leaky, elu, sigmoid, tanh or prelu, which
+    has slopes for factors.
     """
 
     inputs: tuple[str, ...]

@@ -66,7 +66,7 @@ def program_cost(program: Program, machine: Machine) -> ProgramCost:
     used: set[int] = set()
     for instruction in program.instructions:
         before = derived.nbytes
-        own = [*_halo(program, instruction.output)]
+        own = [halo for output in instruction.outputs for halo in _halo(program, output)]
         lowering = Lowering(program, instruction, machine, derived)
         own.append(select(lowering).lower(lowering))
         costs.append(_cost(program, instruction, own[-1], derived.nbytes - before, used))
@@ -112,7 +112,7 @@ def _cost(program: Program, instruction: Instruction, lowered: Lowered, derived_
         constants_bytes=sum(sizes[number] for number in new),
         derived_bytes=derived_bytes,
         input_bytes=sum(program.tensors[number].type.nbytes for number in instruction.inputs),
-        output_bytes=output.nbytes,
+        output_bytes=sum(program.tensors[number].type.nbytes for number in instruction.outputs),
         read_bytes=sum(sizes.values()) + derived_bytes,
         scratch_bytes=lowered.scratch_bytes,
     )
@@ -144,7 +144,8 @@ def kind_of(program: Program, instruction: Instruction) -> str:
     encodings = [call.inputs[0].encoding]
     if "filter" in call.constants:
         encodings += [call.constants["filter"].encoding, program.tensors[instruction.output].type.encoding]
-    return "_".join([instruction.definition.name, *(encoding.name.lower() for encoding in encodings)])
+    operation = instruction.definition.name.removeprefix("residual_")  # the tile decides, not what comes after it
+    return "_".join([operation, *(encoding.name.lower() for encoding in encodings)])
 
 
 def cycles(cost: InstructionCost, kernels: Mapping[str, KernelCost]) -> tuple[float, KernelCost]:

@@ -42,10 +42,11 @@ class FencedDerived(Derived):
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave: the output's values as `edge.kernels.reference` gives them, and the bytes of its tensor."""
+    """What a run gave: the output's values as `edge.kernels.reference` gives them, the bytes of all output tensors, and the second output."""
 
     values: np.ndarray
     stored: bytes
+    signs: np.ndarray | None = None
 
 
 class Run:
@@ -65,8 +66,8 @@ class Run:
         self._derived = derived  # keeps its arrays alive
         self._scratch = self._fenced(self.kernel.scratch_bytes)
         self._halos = [_halo(self.program.tensors[i]) for i in self.program.inputs]
-        self._output_halo = _halo(self.output)
-        calls = [self.kernel, *self._halos, self._output_halo]
+        self._output_halos = [_halo(output) for output in self.outputs]
+        calls = [self.kernel, *self._halos, *self._output_halos]
         found = addresses([call.code for call in calls], machine)
         self._functions = {name: KERNEL(address) for name, address in found.items()}
 
@@ -76,32 +77,33 @@ class Run:
     def _check(self) -> None:
         """The operands are what a verified program may have."""
         instruction = self.program.instructions[0]
-        check(instruction.definition, self.program.call(instruction), self.output.type)
+        check(instruction.definition, self.program.call(instruction), *(output.type for output in self.outputs))
         check_halo(instruction.definition, self.program.call(instruction))
 
     @property
-    def output(self) -> Tensor:
-        return self.program.tensors[self.program.instructions[0].output]
+    def outputs(self) -> list[Tensor]:
+        return [self.program.tensors[number] for number in self.program.instructions[0].outputs]
 
     def run(self, parts: int = 1, order: Iterable[int] | None = None) -> Result:
         """Run the kernel, its parts in the given order; asserts that nothing but the output changed."""
         arena = self._prepared()
-        if not self.case.in_place:
-            self._call(self._output_halo, arena)
+        for halo in self._output_halos[1 if self.case.in_place else 0 :]:
+            self._call(halo, arena)
         before = arena.copy()
         for part in range(parts) if order is None else order:
             self._call(self.kernel, arena, part, parts)
         return self._result(arena, before)
 
     def written(self, part: int, parts: int) -> np.ndarray:
-        """Which bytes of the output's tensor a part writes; not for cases in place."""
+        """Which bytes of the outputs' tensors a part writes; not for cases in place."""
         seen = []
         for background in (0x00, 0xFF):  # a byte that is written differs from one of them
             arena = self._prepared()
-            tensor = arena[self.output.offset : self.output.offset + self.output.type.nbytes]
-            tensor[:] = background
+            tensors = [_bytes_of(arena, output) for output in self.outputs]
+            for tensor in tensors:
+                tensor[:] = background
             self._call(self.kernel, arena, part, parts)
-            seen.append(tensor != background)
+            seen.append(np.concatenate(tensors) != background)
         return np.logical_or(*seen)
 
     def _prepared(self) -> np.ndarray:
@@ -127,13 +129,18 @@ class Run:
         self._functions[call.code.name](*pointers, part, parts)
 
     def _result(self, arena: np.ndarray, before: np.ndarray) -> Result:
-        """The output; everything around its pixels must be as before."""
-        stored = _view(arena, self.output).copy()
-        start, end = self.output.offset, self.output.offset + self.output.type.nbytes
-        tensor = arena[start:end].tobytes()
-        _view(before, self.output)[...] = stored
+        """The outputs; everything around their pixels must be as before."""
+        pixels = [_view(arena, output).copy() for output in self.outputs]
+        stored = b"".join(_bytes_of(arena, output).tobytes() for output in self.outputs)
+        for output, image in zip(self.outputs, pixels, strict=True):
+            _view(before, output)[...] = image
         assert np.array_equal(arena, before), "the kernel wrote beside its output"
-        return Result(_values(stored, self.output), tensor)
+        values, *signs = (_values(image, output) for output, image in zip(self.outputs, pixels, strict=True))
+        return Result(values, stored, *signs)
+
+
+def _bytes_of(arena: np.ndarray, tensor: Tensor) -> np.ndarray:
+    return arena[tensor.offset : tensor.offset + tensor.type.nbytes]
 
 
 def _halo(tensor: Tensor) -> Lowered:
@@ -194,7 +201,8 @@ def _magnitude(case: Case) -> np.ndarray:
     neutral = {**case.node.attrs, "activation": int(Activation.NONE)}
     call = case.graph.call(case.node)
     call = type(call)(call.inputs, call.constants, neutral)
-    return evaluate(case.node.op, call, case.output, [np.abs(x) for x in case.inputs], constants)
+    steepest = np.maximum(1, constants.pop("slope", np.float32(1)))
+    return steepest * evaluate(case.node.op, call, case.output, [np.abs(x) for x in case.inputs], constants)
 
 
 def _absolute(array: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from sample_programs import BITS, FLOAT32, INT8, NO_PADDING, PADDING, POOL, UINT8, Builder, bits_type, float_type, inputs_of, int8_type
+from sample_programs import BITS, CONV, FLOAT32, INT8, NO_PADDING, PADDING, POOL, UINT8, Builder, bits_type, float_type, inputs_of, int8_type
 
 from edge.format import MAJOR, MINOR, write
 from edge.graph import Graph
@@ -29,6 +29,10 @@ def golden_graph() -> Graph:
     packed = b.add("max_pool2d", packed, constants={"flip": b.values(BITS, (8,))}, **POOL)
     packed = b.conv(packed, 9, (2, 2), stored=BITS, output=bits_type(), pad_bottom=1)
     x = b.conv(packed, 4, (1, 1), stored=BITS, output=float_type())
+    constants = {"filter": b.values(BITS, (4, 3, 3, 9)), "sign_add": b.vector(4)}
+    constants |= {role: b.vector(4) for role in ("scale", "slope", "mul", "add")}
+    x = b.add("residual_conv2d", packed, x, output=float_type(), constants=constants, signs="signs", **CONV | PADDING, relu_after=0)
+    x = b.add("prelu", b.add("add", x, b.add("unpack", "signs", output=float_type()), **NO_ACTIVATION), constants={"slope": b.vector(4)})
     x = b.add("pad2d", x, **NO_PADDING | {"pad_left": 1}, value=-1.5)
     eight = b.add("quantize", x, output=int8_type(0.02, -7))
     eight = b.depthwise(eight, 1, stored=INT8, output=int8_type(0.03, 5), **PADDING)

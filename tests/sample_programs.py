@@ -45,15 +45,18 @@ class Builder:
         return name
 
     def add(
-        self, op: str, *inputs: str, output: TensorType | None = None, constants: Mapping[str, np.ndarray] | None = None, **attrs: float
-    ) -> str:
-        """`output` gives encoding and quantization (those of the first input if absent); its shape is inferred."""
+        self, op: str, *inputs: str, output: TensorType | None = None, constants: Mapping[str, np.ndarray] | None = None,
+        signs: str = "", **attrs: float,
+    ) -> str:  # fmt: skip
+        """`output` gives encoding and quantization (those of the first input if absent); its shape is inferred. `signs` names the second."""
         constants = constants or {}
         kinds = {role: constant_type(array) for role, array in constants.items()}
         call = OpCall(tuple(self.types[name] for name in inputs), kinds, attrs)
         name = f"{op}{len(self.nodes)}"
         self.types[name] = replace(output or call.inputs[0], shape=infer(OPS[op], call))
-        self.nodes.append(Node(op, inputs, name, dict(attrs), constants, (f"layer_{name}",)))
+        if signs:
+            self.types[signs] = TensorType(self.types[name].shape, BITS)
+        self.nodes.append(Node(op, inputs, name, dict(attrs), constants, (f"layer_{name}",), signs))
         return name
 
     def conv(self, source: str, channels: int, taps: tuple[int, int], *, stored: Encoding, output: TensorType, **attrs: float) -> str:
@@ -140,6 +143,7 @@ def residual_graph() -> Graph:
     packed = b.add("binarize", x, output=bits_type(), constants={"mul": b.vector(24), "add": b.vector(24)})
     y = b.conv(packed, 24, (3, 3), stored=BITS, output=float_type(), **PADDING)
     y = b.add("add", y, x, **{**NO_ACTIVATION, "activation": int(Activation.LEAKY_RELU), "alpha": 0.25})
+    y = b.add("prelu", y, constants={"slope": b.vector(24)})
     z = b.depthwise(y, 2, stored=BITS, output=float_type(), **PADDING)
     z = b.conv(z, 16, (1, 2), stored=BITS, output=float_type(), groups=2, dilation_w=3, pad_left=3)
     joined = b.add("concat", b.add("average_pool2d", y, **POOL), b.add("average_pool2d", z, **POOL))

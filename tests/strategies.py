@@ -102,15 +102,20 @@ class Draw:
 
     def finish(
         self, op: str, kinds: list[TensorType], output: TensorType, constants: Mapping[str, np.ndarray], attrs: Mapping[str, float],
-        *, special: bool = True, image_halos: bool = True,
+        *, special: bool = True, image_halos: bool = True, signs: str = "",
     ) -> Case:  # fmt: skip
         """The case of an operation; the output's shape is inferred."""
         names = [self.builder.input(kind) for kind in kinds]
-        result = self.builder.add(op, *names, output=output, constants=constants, **attrs)
-        graph = self.builder.graph(op, result)
-        in_place = OPS[op].in_place and kinds[0].nbytes == graph.types[result].nbytes and self.chance(0.4)
-        halos = {name: Halo() if in_place or not image_halos else self.halo() for name in (names[0], result)}
-        halos |= {name: self.halo() for name in names[1:]}
+        result = self.builder.add(op, *names, output=output, constants=constants, signs=signs, **attrs)
+        graph = self.builder.graph(op, result, *([signs] if signs else []))
+        source = OPS[op].in_place
+        same_bytes = 0 <= source < len(kinds) and kinds[source].nbytes == graph.types[result].nbytes
+        in_place = same_bytes and self.chance(0.4)
+        halos = {name: self.halo() for name in graph.types}
+        if in_place:
+            halos |= {names[source]: Halo(), result: Halo()}
+        if not image_halos:
+            halos |= {names[0]: Halo(), result: Halo()}
         return Case(graph, tuple(self.values(kind, special=special) for kind in kinds), halos, in_place)
 
 
@@ -127,11 +132,12 @@ class Fixed:
     channels_out: int
     width_out: int
     activation: Activation
+    steps: tuple[bool, ...]  # of residual_conv2d: PReLU, scaling, second input, ReLU after, signs, their scaling
 
 
 def fixed(draw: Draw, signature: Signature) -> Fixed:
     activation = Activation.NONE if signature[2] is BITS else Activation(draw.one_of(*FUSED))
-    return Fixed(draw.channels(), draw.integer(1, 9), activation)
+    return Fixed(draw.channels(), draw.integer(1, 9), activation, tuple(draw.chance(0.6) for _ in range(6)))
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,32 @@ def conv2d(draw: Draw, signature: Signature, given: Fixed | None = None) -> Case
     )  # fmt: skip
 
 
+def residual_conv2d(draw: Draw, signature: Signature, given: Fixed | None = None) -> Case:
+    """A conv2d with a float32 output, and the steps after it. Where signs alone are stored all numbers are whole, so that none is rounded."""
+    given = given or fixed(draw, signature)
+    sloped, scaled, added, relu, packed, signs_scaled = given.steps
+    plain = conv2d(draw, (signature[0], signature[1], FLOAT32), given)
+    node, kind = plain.node, plain.output
+    packed = packed and (node.attrs["groups"] == 1 or given.channels_out % 16 == 0)
+    whole = signature[2] is BITS and signature[0] is FLOAT32
+    constants = {role: np.rint(2 * array) if whole and array.dtype == np.float32 else array for role, array in node.constants.items()}
+
+    def row(present: bool, *roles: str) -> dict[str, np.ndarray]:
+        rows = {role: draw.builder.vector(given.channels_out) for role in roles if present}
+        return {role: np.rint(array) if whole else array for role, array in rows.items()}
+
+    constants |= row(sloped, "slope") | row(scaled, "mul", "add")
+    constants |= row(signs_scaled and (packed or signature[2] is BITS), "sign_mul", "sign_add")
+    attrs = {**node.attrs, "relu_after": int(relu)} | ({"activation": int(Activation.NONE)} if sloped or whole else {})
+    kinds = [plain.graph.types[node.inputs[0]], *([kind] if added else [])]
+    draw.builder = Builder(draw.integer(0, 1 << 30))
+    made = draw.finish(
+        "residual_conv2d", kinds, draw.kind((1,), signature[2]), constants, attrs,
+        special=False, signs="signs" if packed and signature[2] is FLOAT32 else "",
+    )  # fmt: skip
+    return replace(made, inputs=tuple(np.rint(x) for x in made.inputs)) if whole else made
+
+
 def depthwise_conv2d(draw: Draw, signature: Signature, given: Fixed | None = None) -> Case:
     given = given or fixed(draw, signature)
     taps = draw.integer(1, 4), draw.integer(1, 4)
@@ -264,6 +296,11 @@ def affine(draw: Draw, signature: Signature) -> Case:
 def activation(draw: Draw, signature: Signature) -> Case:
     kind = draw.kind(draw.shape(), FLOAT32)
     return draw.finish("activation", [kind], kind, {}, draw.activation(*Activation))
+
+
+def prelu(draw: Draw, signature: Signature) -> Case:
+    kind = draw.kind(draw.shape(), FLOAT32)
+    return draw.finish("prelu", [kind], kind, {"slope": draw.builder.vector(kind.shape[-1])}, {})
 
 
 def softmax(draw: Draw, signature: Signature) -> Case:
@@ -331,8 +368,10 @@ CASES: Mapping[str, Callable[..., Case]] = {
     "concat": concat,
     "reshape": reshape,
     "pad2d": pad2d,
+    "residual_conv2d": residual_conv2d,
+    "prelu": prelu,
 }
-SPECIALISED = ("conv2d", "depthwise_conv2d", "dense")  # whose generators take a `Fixed`
+SPECIALISED = ("conv2d", "depthwise_conv2d", "dense", "residual_conv2d")  # whose generators take a `Fixed`
 
 
 def signatures(op: str) -> list[Signature]:
@@ -347,15 +386,15 @@ def case(op: str, signature: Signature, seed: int, given: Fixed | None = None) -
 
 
 def program_of(given: Case) -> Program:
-    """The program of a case: tensors with the halos of the case, one after the other, or the output on the first input."""
+    """The program of a case: tensors with the halos of the case, one after the other, or the output on an input."""
     program = to_program(given.graph)
-    names = [*given.graph.inputs, given.node.output]
+    names = [*given.graph.inputs, *given.node.outputs]
     tensors: list[Tensor] = []
     end = 0
     for name, tensor in zip(names, program.tensors, strict=True):
         kind = replace(tensor.type, halo=tensor.type.halo.union(given.halos[name]))
         if name == given.node.output and given.in_place:
-            tensors.append(Tensor(kind, tensors[0].offset))
+            tensors.append(Tensor(kind, tensors[given.node.definition.in_place].offset))
         else:
             tensors.append(Tensor(kind, end))
             end = round_up(end + kind.nbytes)

@@ -16,7 +16,7 @@ from sample_programs import GRAPHS, program
 
 import edge
 from edge.cli import cli
-from edge.format import read, write
+from edge.format import MAJOR, MINOR, read, write
 from edge.tflite_listing import list_tflite
 
 SHARED = Path(__file__).parents[2] / "shared" / "models" / "mlperf_tiny"
@@ -43,7 +43,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_edge_file_tells_all_it_holds(source: Path) -> None:
     path = source.with_suffix(".edge")
     found, engine = document(path), edge.load(path)
-    assert found["format_version"] == "1.0" and found["bytes"] == path.stat().st_size
+    assert found["format_version"] == f"{MAJOR}.{MINOR}" and found["bytes"] == path.stat().st_size
     assert found["metadata"]["source"] == {
         "file": "colours.h5",
         "keras_version": "2.11.0",
@@ -62,7 +62,7 @@ def test_an_edge_file_tells_all_it_holds(source: Path) -> None:
 
 def test_an_edge_file_reads_well(source: Path) -> None:
     text = invoke("inspect", source.with_suffix(".edge")).stdout
-    for words in ("colours.h5", "edge 1.0", "sha256", "red, green, blue", "arena peak", "footprint", "conv2d", "softmax", "8x8x3", "total"):
+    for words in ("colours.h5", f"edge {MAJOR}.{MINOR}", "sha256", "red, green, blue", "arena peak", "footprint", "conv2d", "softmax", "8x8x3", "total"):
         assert words in text
 
 

@@ -235,6 +235,7 @@ CASES: dict[str, Callable[[Net], Net | Graph]] = {
     "float_elu": lambda n: n.input((5, 4, 6)).op("activation", **_activation(Activation.ELU)),
     "float_elu_slope": lambda n: n.input((5, 4, 6)).op("activation", **_activation(Activation.ELU, 0.4)),
     "float_sigmoid": lambda n: n.input((5, 6)).op("activation", **_activation(Activation.SIGMOID)),
+    "float_prelu": lambda n: n.input((5, 4, 6)).op("prelu", slope=n.vector(6)).op("softmax"),
     "float_tanh": lambda n: n.input((6,)).op("activation", **_activation(Activation.TANH)),
     "float_relu": lambda n: n.input((5, 4, 6)).op("activation", **RELU).op("activation", **RELU_2),
     "float_pools": lambda n: n.input((9, 8, 5)).pool("max_pool2d", (3, 2), (2, 1), **pads(1, 1, 0, 1))
