@@ -2,8 +2,9 @@
 
     make bench-peers        makes Larq's environment (a few minutes, once), the networks (likewise), and runs this
 
-Larq Compute Engine runs in a process of its own (`peers/worker.py`), in turns with edge: while one is timed the other waits. It is timed with
-its indirect kernel and without, each with XNNPACK or without, whichever is faster; the input is copied in and the answer out on both sides.
+Larq Compute Engine runs in a process of its own (`peers/worker.py`), in turns with edge: while one is timed the other waits. It is timed
+with its indirect kernel and without, each with XNNPACK or without, whichever is faster; the input is copied in and the answer out on both
+sides.
 Right first: every binary layer on Keras' own input gives Keras' own sums, every instruction Keras' own signs and values.
 """
 

@@ -1,7 +1,7 @@
 """Larq Compute Engine as a contender: prepares its networks and talks to it in an environment of its own (`worker.py`, `zoo.py`).
 
-The environment is `.venv-peers`, which `make bench-peers` makes, or another whose interpreter `EDGE_PEERS_PYTHON` names. What `zoo.py` makes
-is kept in `benchmarks/.cache/peers`, by the content of that script.
+The environment is `.venv-peers`, which `make bench-peers` makes, or another whose interpreter `EDGE_PEERS_PYTHON` names. What `zoo.py`
+makes is kept in `benchmarks/.cache/peers`, by the content of that script.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ Weights are random with a fixed seed. Batch norm takes its statistics from a bat
 as in a trained network, then each channel's mean, variance, gamma and beta are moved at random, so that nothing is trivially one or zero.
 The classifier is centred and widened, so that different pictures get different classes.
 
-Beside the zoo's networks there are stacks of one binary 3x3 convolution, `stack-KIND-SIZE-CHANNELS-DEPTH`: the time of a layer alone is the
-difference of a deep and a shallow stack. KIND `signs` is a chain, batch norm and sign between the layers, which Larq Compute Engine fuses to
-thresholds; KIND `floats` are layers side by side on one input, each with a float32 output of which one pixel is used.
+Beside the zoo's networks there are stacks of one binary 3x3 convolution, `stack-KIND-SIZE-CHANNELS-DEPTH`: the time of a layer alone is
+the difference of a deep and a shallow stack. KIND `signs` is a chain, batch norm and sign between the layers, which Larq Compute Engine fuses
+to thresholds; KIND `floats` are layers side by side on one input, each with a float32 output of which one pixel is used.
 """
 
 from __future__ import annotations
@@ -42,14 +42,12 @@ SPREAD = 2.0  # standard deviation of the classifier's outputs
 
 @factory
 class PlainMeliusNet22(meliusnet.MeliusNet22Factory):
-    """MeliusNet22 without Lambda layers, which hold Python code that no file reader can know: the operators inside them, recorded as such."""
+    """MeliusNet22 without Lambda layers, whose Python code no reader of files can know: the operators inside them, recorded as such."""
 
     def group_conv(self, x: Any, filters: int, kernel: Any, groups: int, name: str | None = None) -> Any:
-        parts = tf.split(x, groups, axis=-1)
-        convolved = [
-            tf.keras.layers.Conv2D(filters // groups, kernel, padding="same", use_bias=False, kernel_initializer=self.kernel_initializer)(part)
-            for part in parts
-        ]
+        depth, start = filters // groups, self.kernel_initializer
+        layers = [tf.keras.layers.Conv2D(depth, kernel, padding="same", use_bias=False, kernel_initializer=start) for _ in range(groups)]
+        convolved = [layer(part) for layer, part in zip(layers, tf.split(x, groups, axis=-1), strict=True)]
         return tf.keras.layers.Concatenate()(convolved)
 
     def dense_block(self, x: Any, name: str | None = None) -> Any:
