@@ -10,8 +10,8 @@ as in a trained network, then each channel's mean, variance, gamma and beta are 
 The classifier is centred and widened, so that different pictures get different classes.
 
 Beside the zoo's networks there are stacks of one binary 3x3 convolution, `stack-KIND-SIZE-CHANNELS-DEPTH`: the time of a layer alone is
-the difference of a deep and a shallow stack. KIND `signs` is a chain, batch norm and sign between the layers, which Larq Compute Engine fuses
-to thresholds; KIND `floats` are layers side by side on one input, each with a float32 output of which one pixel is used.
+the difference of a deep and a shallow stack. KIND `signs` is a chain, batch norm and sign between the layers, which Larq Compute Engine
+fuses to thresholds; KIND `floats` are layers side by side on one input, each with a float32 output of which one pixel is used.
 """
 
 from __future__ import annotations
