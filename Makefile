@@ -2,12 +2,13 @@
 
 PYTHON ?= python3
 TFLITE_PYTHON ?= python3.11
+PEERS_PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tflite-runtime test-pi bench-twin bench-digits bench-resnet bench-conv plot bundled docs lint clean
+.PHONY: help demo test test-slow test-tflite-runtime test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet plot bundled docs lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,20 +48,43 @@ test-tflite-runtime: $(VENV)/.tests .venv-tflite/.installed  ## our .tflite file
 test-pi: $(VENV)/.tests  ## the bundle in an emulated Raspberry Pi user space, where EDGE_PI_ROOT names one
 	$(BIN)/python -m pytest -q -m pi
 
-bench-twin: $(VENV)/.tests  ## train the int8 network that bench-digits compares with (once; minutes)
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[bench,convert,test]'
+	@touch $@ $(VENV)/.runtime $(VENV)/.tests
+
+BENCH = $(BIN)/python -m pytest -q -p no:cacheprovider --benchmark-quiet
+
+bench: $(VENV)/.bench  ## measure everything in one run; writes benchmarks/results/bench.json, .md and .html
+	$(BENCH) benchmarks --bench-run benchmarks/results/bench.json
+
+bench-quick: $(VENV)/.bench  ## the main figures alone, in the terminal (under two minutes)
+	$(BENCH) benchmarks -m quick --bench-rounds 30
+
+bench-compare: $(VENV)/.bench  ## what the last run changed; ARGS="--baseline FILE.json --all --fail-above 1.15"
+	$(BIN)/python benchmarks/bench_compare.py $(ARGS)
+
+bench-report: $(VENV)/.bench  ## make the pages of benchmarks/results/bench.json again, without measuring
+	$(BIN)/python benchmarks/bench_pages.py
+
+# Larq Compute Engine has a wheel for CPython 3.11 and needs versions of its own. Once made, `make bench` finds it too.
+.venv-peers/.installed: benchmarks/peers/requirements.txt
+	$(PEERS_PYTHON) -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip --disable-pip-version-check -q install -r $<
+	@touch $@
+
+bench-peers: $(VENV)/.bench .venv-peers/.installed  ## the Larq zoo against Larq Compute Engine; makes an environment for it (once; minutes)
+	$(BENCH) benchmarks/test_limits.py benchmarks/test_peers.py --bench-run benchmarks/results/peers.json
+
+bench-twin: $(VENV)/.bench  ## train the int8 network that bench-digits compares with (once; minutes)
 	$(BIN)/python benchmarks/digits_twin.py $(if $(MNIST),--data $(MNIST))
 
-bench-digits: $(VENV)/.tests  ## the example against its int8 twin in LiteRT; writes benchmarks/results/digits.md
-	$(BIN)/python -m pytest -q -s benchmarks/test_digits.py
+bench-digits: $(VENV)/.bench  ## the example against its int8 twin in LiteRT; writes benchmarks/results/digits.md
+	$(BENCH) -s benchmarks/test_digits.py --bench-own-report
 
-bench-resnet: $(VENV)/.tests  ## accuracy and time of ResNet-8 at 32 and 8 bits; writes benchmarks/results/resnet8.md
-	$(BIN)/python -m pytest -q -s benchmarks/test_resnet8.py
+bench-resnet: $(VENV)/.bench  ## accuracy and time of ResNet-8 at 32 and 8 bits; writes benchmarks/results/resnet8.md
+	$(BENCH) -s benchmarks/test_resnet8.py --bench-own-report
 
-bench-conv: $(VENV)/.tests  ## 3x3 convolutions alone, each kind; writes benchmarks/results/conv.md
-	$(BIN)/python -m pytest -q -s benchmarks/test_conv.py
-
-plot: benchmarks/results/digits.json $(VENV)/.tests  ## draw docs/results.png from the last benchmark
-	$(PIP) install matplotlib
+plot: benchmarks/results/digits.json $(VENV)/.bench  ## draw docs/results.png from the last benchmark
 	$(BIN)/python benchmarks/plot.py
 
 bundled: $(VENV)/.tests  ## convert the example into the file that ships with the package

@@ -14,7 +14,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from bench_litert import LiteRt
-from bench_rows import BITS_BITS, BITS_FLOAT, FLOAT, INT8, LITERT_FLOAT, LITERT_INT8, WEIGHTS_FLOAT, WEIGHTS_INT8
+from bench_rows import (
+    BITS_BITS,
+    BITS_FLOAT,
+    FLOAT,
+    INT8,
+    LITERT_FLOAT,
+    LITERT_INT8,
+    PICTURE_BITS,
+    PICTURE_FLOAT,
+    WEIGHTS_FLOAT,
+    WEIGHTS_INT8,
+)
 from bench_timing import Call
 
 from edge.converters.tflite import write_tflite
@@ -28,8 +39,6 @@ from edge.ops import CONV_ATTRS, NO_ACTIVATION, OPS
 from edge.tensors import Encoding, TensorType
 
 BITS, F32, I8, U8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8
-
-PICTURE_FLOAT, PICTURE_BITS = "pictures to float32", "pictures to signs"
 
 # Input, filter and output of each kind.
 SIGNATURES: Mapping[str, tuple[Encoding, Encoding, Encoding]] = {

@@ -23,10 +23,9 @@ LARQ, LARQ_INDIRECT = "Larq Compute Engine", "Larq Compute Engine, indirect"
 LARQ_PEERS = (LARQ, LARQ_INDIRECT)
 
 # Groups, in the order of the report.
-LIMITS, LAYERS, CURVE, NETWORKS, ZOO, OVERHEAD, LARQ_LAYERS, DEVICE = (
-    "limits", "layers", "width", "networks", "zoo", "overhead", "larq layers", "device",
+LIMITS, LAYERS, CURVE, LARQ_LAYERS, EXAMPLES, NETWORKS, ZOO, OVERHEAD, DEVICE = GROUPS = (
+    "limits", "layers", "width", "larq layers", "examples", "networks", "zoo", "overhead", "device",
 )  # fmt: skip
-GROUPS = (LIMITS, LAYERS, CURVE, NETWORKS, ZOO, LARQ_LAYERS, OVERHEAD, DEVICE)
 
 ARITHMETICS = ("binary", "int8", "float32")
 MEMORIES = ("L2 bytes", "L3 bytes", "DRAM bytes")
@@ -34,6 +33,7 @@ MEMORIES = ("L2 bytes", "L3 bytes", "DRAM bytes")
 # Kinds of layers: input, weights and output.
 BITS_BITS, BITS_FLOAT, INT8, FLOAT = "signs to signs", "signs to float32", "int8", "float32"
 WEIGHTS_FLOAT, WEIGHTS_INT8 = "1-bit weights, float32", "1-bit weights, int8"
+PICTURE_FLOAT, PICTURE_BITS = "pictures to float32", "pictures to signs"
 # Kinds of networks.
 NET_FLOAT, NET_INT8, NET_WEIGHTS, NET_BINARY = "float", "int8", "1-bit weights", "1/1 bit"
 
@@ -158,9 +158,13 @@ def save(run: Run, path: Path) -> None:
 
 def load(path: Path) -> Run:
     """Read a stored run. Raises `ValueError` for a file of another format."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    return parsed(json.loads(path.read_text(encoding="utf-8")), str(path))
+
+
+def parsed(content: Mapping[str, Any], name: str) -> Run:
+    """The run that a file of this `name` holds."""
     if content.get("format") != FORMAT:
-        raise ValueError(f"{path} is no run of format {FORMAT}, it says {content.get('format')!r}; run `make bench` again")
+        raise ValueError(f"{name} is no run of format {FORMAT}, it says {content.get('format')!r}; run `make bench` again")
     absent = [(entry["what"], entry["reason"]) for entry in content["absent"]]
     return Run(content["environment"], [_row(entry) for entry in content["rows"]], absent)
 

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import bench_pages
 import bench_report
+import bench_terminal
 import pytest
+from bench_compare import LAST
 from bench_rows import Row, Run, in_order, make_row, save
 from bench_timing import Call, Remote, Timing, interleave
 
@@ -25,6 +28,7 @@ _ABSENT: dict[str, str] = {}
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bench")
     group.addoption("--bench-run", type=Path, metavar="FILE.json", help="store the rows of this run here, and a report beside it")
+    group.addoption("--bench-own-report", action="store_true", help="write the report of its own that a benchmark has, in many rounds")
     group.addoption("--bench-rounds", type=int, default=ROUNDS, metavar="N", help=f"rounds of every row (default: {ROUNDS})")
 
 
@@ -37,7 +41,7 @@ class Bench:
 
     def __init__(self, benchmark: Any, config: pytest.Config) -> None:
         self._benchmark, self._rounds = benchmark, config.getoption("--bench-rounds")
-        self.stored = config.getoption("--bench-run") is not None  # else a test may write a report of its own
+        self.own_report = config.getoption("--bench-own-report")
 
     def row(
         self,
@@ -55,10 +59,12 @@ class Bench:
         timings = self.time(contenders, budget_s=budget_s)
         return self.add(group, name, kind, timings, threads=threads, work=work, facts=facts)
 
-    def time(self, contenders: Mapping[str, Call | Remote], *, budget_s: float = BUDGET_SECONDS) -> dict[str, Timing]:
-        """The timings alone, of contenders that took turns."""
+    def time(
+        self, contenders: Mapping[str, Call | Remote], *, rounds: int | None = None, budget_s: float = BUDGET_SECONDS
+    ) -> dict[str, Timing]:
+        """The timings alone, of contenders that took turns; `rounds` as the command line says where they are not given."""
         (name, call), *others = contenders.items()
-        return interleave(self._benchmark, name, call, dict(others), rounds=self._rounds, budget_s=budget_s)
+        return interleave(self._benchmark, name, call, dict(others), rounds=rounds or self._rounds, budget_s=budget_s)
 
     def add(self, group: str, name: str, kind: str, timings: Mapping[str, Timing], **about: Any) -> Row:
         """Record a row of timings taken with `time` (`about`: threads, work, facts); raises `ValueError` if there is one already."""
@@ -97,10 +103,14 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Store the run where that was asked for, and print its main figures."""
+    """Keep the run for `make bench-compare`, store it where that was asked for, and print its main figures."""
     if not _ROWS:
         return
     run = Run(bench_report.environment(threads=1), in_order(_ROWS), sorted(_ABSENT.items()))
+    save(run, LAST)
+    bench_terminal.show(run)
     path = config.getoption("--bench-run")
     if path is not None:
         save(run, path)
+        for made in bench_pages.write(path):
+            terminalreporter.write_line(f"wrote {made}")

@@ -1,9 +1,9 @@
 """The example network in the engine against its ReLU twin in LiteRT: first that both are right, then how long a picture takes.
 
-    pytest -s benchmarks/test_digits.py
+    pytest -s benchmarks/test_digits.py --bench-own-report      writes benchmarks/results/digits.md
 
 Ours is `engine.run(picture)`, from a uint8 array to a float32 one, Python call included. Of LiteRT (int8, XNNPACK, one thread) `invoke()`
-alone is timed: its picture lies in the input tensor already. No time is asserted; `benchmarks/results/digits.md` has the figures.
+alone is timed: its picture lies in the input tensor already. No time is asserted.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import pytest
 from bench_data import ROOT, mnist_test
 from bench_litert import LiteRt
 from bench_report import Report, environment, microseconds, percent
-from bench_timing import Timing, interleave, ratio
+from bench_rows import EDGE, EXAMPLES, LITERT_INT8, NET_BINARY
+from bench_timing import ROUNDS, Timing, ratio
 from PIL import Image
 
 import edge
 from edge.engine import Engine
 from edge.kernels import reference
 
-EXAMPLES = ROOT / "examples"
+FOLDER = ROOT / "examples"
 LEAST_ACCURACY = 0.988
-CALLS = 50  # in a round of ours
 OURS, PEER = "edge, 1 bit", "LiteRT, int8 ReLU twin"
 COLUMNS = {
     "network": "name",
@@ -50,7 +50,7 @@ class Contender:
 
 def example_pictures() -> np.ndarray:
     """The ten pictures that ship, (10, 28, 28, 1) of 0..255, of the digits 0 to 9."""
-    return np.stack([np.asarray(Image.open(EXAMPLES / "digits" / f"{digit}.png"))[..., np.newaxis] for digit in range(10)])
+    return np.stack([np.asarray(Image.open(FOLDER / "digits" / f"{digit}.png"))[..., np.newaxis] for digit in range(10)])
 
 
 def accuracy(classify: Any) -> float | None:
@@ -61,7 +61,7 @@ def accuracy(classify: Any) -> float | None:
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Contender:
     path = tmp_path_factory.mktemp("digits") / "digits.edge"
-    edge.convert(EXAMPLES / "digits.h5", path, formats=("edge",))
+    edge.convert(FOLDER / "digits.h5", path, formats=("edge",))
     engine = edge.load(path)
     return Contender(engine, path.stat().st_size, accuracy(lambda pictures: engine.run(pictures).argmax(axis=1)))
 
@@ -90,20 +90,28 @@ def assert_right(engine: Engine) -> None:
         np.testing.assert_allclose(result, meant.reshape(result.shape), rtol=0, atol=1e-6)
 
 
-def test_the_example_against_its_twin(benchmark: Any, ours: Contender, peer: Contender) -> None:
+@pytest.mark.quick
+def test_the_example_against_its_twin(bench: Any, ours: Contender, peer: Contender) -> None:
     assert_right(ours.network)
     assert ours.accuracy is None or ours.accuracy >= LEAST_ACCURACY
     assert peer.accuracy is None or peer.accuracy >= LEAST_ACCURACY, "train the twin again, with benchmarks/digits_twin.py"
     engine, picture = ours.network, example_pictures()[2]
-    timings = interleave(benchmark, OURS, lambda: engine.run(picture), {PEER: peer.network.invoke}, calls=CALLS)
-    report = Report(
+    contenders = {EDGE: lambda: engine.run(picture), LITERT_INT8: peer.network.invoke}
+    timings = bench.time(contenders, rounds=ROUNDS if bench.own_report else None)
+    facts = {"file_bytes": ours.file_bytes, "peer_bytes": {LITERT_INT8: peer.file_bytes}, "accuracy_percent": percent(ours.accuracy)}
+    bench.add(EXAMPLES, "handwritten digits", NET_BINARY, timings, facts=facts)
+    if bench.own_report:
+        print("\n" + report(ours, peer, timings[EDGE], timings[LITERT_INT8]).write("digits"))
+
+
+def report(ours: Contender, peer: Contender, our_timing: Timing, peer_timing: Timing) -> Report:
+    return Report(
         "The example network against its ReLU twin: one picture, one thread",
-        [_row(OURS, ours, timings[OURS]), _row(PEER, peer, timings[PEER])],
+        [_row(OURS, ours, our_timing), _row(PEER, peer, peer_timing)],
         COLUMNS,
         environment(threads=1),
-        _notes(ratio(timings[PEER], timings[OURS]), peer),
+        _notes(ratio(peer_timing, our_timing), peer),
     )
-    print("\n" + report.write("digits"))
 
 
 def _row(name: str, contender: Contender, timing: Timing) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from bench_layers import PICTURE_BITS, PICTURE_FLOAT, Shape, assert_right, conv, layer, peers
+from bench_layers import Shape, assert_right, conv, layer, peers
 from bench_rows import (
     BITS_BITS,
     BITS_FLOAT,
@@ -20,6 +20,8 @@ from bench_rows import (
     LAYERS,
     LITERT_FLOAT,
     LITERT_INT8,
+    PICTURE_BITS,
+    PICTURE_FLOAT,
     WEIGHTS_FLOAT,
     WEIGHTS_INT8,
 )
@@ -81,8 +83,7 @@ def test_forced_to_avx2(bench: Any, size: int, channels: int, kind: str) -> None
     shape = conv(size, channels, channels, 3)
     made = layer(shape, kind, machine=detect("avx2"))
     assert_right(made)
-    facts = {"kernel": made.kernel, "isa": "avx2"}
-    bench.row(LAYERS, shape.name, f"{kind}, avx2", {EDGE: made.call(), **peers(shape)}, facts={**facts, "macs": shape.macs})
+    bench.row(LAYERS, shape.name, f"{kind}, avx2", {EDGE: made.call(), **peers(shape)}, work=made.work, facts={"kernel": made.kernel})
 
 
 _PEERS_OF_WIDTHS = {BITS_BITS: (LITERT_INT8, LITERT_FLOAT), INT8: (LITERT_INT8,), FLOAT: (LITERT_FLOAT,)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def chain(instructions: int) -> Graph:
     """That many ReLUs, one after the other, of a single value."""
     names = [f"t{i}" for i in range(instructions + 1)]
     attrs = {**NO_ACTIVATION, "activation": int(Activation.RELU)}
-    nodes = tuple(Node("activation", (source,), output, attrs) for source, output in zip(names, names[1:], strict=False))
+    nodes = tuple(Node("activation", (source,), output, attrs) for source, output in itertools.pairwise(names))
     return Graph("chain", (names[0],), (names[-1],), nodes, {name: TensorType((1,)) for name in names})
 
 

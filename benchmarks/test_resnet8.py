@@ -1,6 +1,6 @@
 """MLPerf Tiny's ResNet-8 on the 10,000 CIFAR-10 test pictures, at 32 and at 8 bits, in the engine and in TFLite.
 
-    pytest -s benchmarks/test_resnet8.py
+    pytest -s benchmarks/test_resnet8.py --bench-own-report     writes benchmarks/results/resnet8.md
 
 Keras gets 87.19 % of them right. The network takes bytes 0..255 as they are; training pictures give the ranges for 8 bits. Times are those
 of one picture on one thread, for LiteRT of `invoke()` alone; only the accuracies are asserted.
@@ -17,7 +17,8 @@ import pytest
 from bench_data import SHARED, cifar10
 from bench_litert import LiteRt
 from bench_report import Report, environment, microseconds, percent
-from bench_timing import Timing, interleave
+from bench_rows import EDGE, EXAMPLES, NET_INT8
+from bench_timing import ROUNDS, Timing
 
 import edge
 from edge.engine import Engine
@@ -26,7 +27,6 @@ from edge.tflite_runner import load_tflite
 MODEL = SHARED / "models" / "mlperf_tiny" / "pretrainedResnet.h5"
 LEAST_ACCURACY = {32: 0.8719, 8: 0.865}
 CALIBRATION_PICTURES = 256
-CALLS = 10  # in a round of the engine at 8 bits
 COLUMNS = {
     "network": "name",
     "file, bytes": "file_bytes",
@@ -76,21 +76,32 @@ def networks(data: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFacto
     return found
 
 
-def test_accuracy_then_time(benchmark: Any, networks: list[Network], data: dict[str, np.ndarray]) -> None:
+def test_accuracy_then_time(bench: Any, networks: list[Network], data: dict[str, np.ndarray]) -> None:
     labels = data["y_test"].reshape(-1)
     for network in networks:
         assert network.accuracy(labels) >= LEAST_ACCURACY[network.bits], f"{network.name} at {network.bits} bits"
-    timings = _timings(benchmark, networks, data["x_test"][0])
-    rows = [_row(network, networks[0].classes, labels, timings[network.path.name]) for network in networks]
-    notes = [f"Keras: 87.19 %; ranges for 8 bits from {CALIBRATION_PICTURES} training pictures"]
-    report = Report("MLPerf Tiny's ResNet-8: accuracy, and one picture on one thread", rows, COLUMNS, environment(threads=1), notes)
-    print("\n" + report.write("resnet8"))
+    timings = _timings(bench, networks, data["x_test"][0])
+    ours = next(network for network in networks if _contender(network) == EDGE)
+    accuracies = {_contender(network): percent(network.accuracy(labels)) for network in networks}
+    facts = {"file_bytes": ours.path.stat().st_size, "accuracy_percent": accuracies[EDGE], "accuracies_percent": accuracies}
+    bench.add(EXAMPLES, "ResNet-8", NET_INT8, timings, facts=facts)
+    if bench.own_report:
+        rows = [_row(network, networks[0].classes, labels, timings[_contender(network)]) for network in networks]
+        notes = [f"Keras: 87.19 %; ranges for 8 bits from {CALIBRATION_PICTURES} training pictures"]
+        title = "MLPerf Tiny's ResNet-8: accuracy, and one picture on one thread"
+        print("\n" + Report(title, rows, COLUMNS, environment(threads=1), notes).write("resnet8"))
 
 
-def _timings(benchmark: Any, networks: list[Network], picture: np.ndarray) -> dict[str, Timing]:
-    calls = {network.path.name: _call(network, picture) for network in networks}
-    ours = "resnet8-8.edge"
-    return interleave(benchmark, ours, calls.pop(ours), calls, calls=CALLS)
+def _contender(network: Network) -> str:
+    """Edge at 8 bits is the first contender, and the others are what it is compared with."""
+    names = {("edge", 8): EDGE, ("edge", 32): "edge, 32 bits", ("TFLite", 8): "LiteRT, 8 bits", ("TFLite", 32): "LiteRT, 32 bits"}
+    return names[network.name, network.bits]
+
+
+def _timings(bench: Any, networks: list[Network], picture: np.ndarray) -> dict[str, Timing]:
+    first_ours = sorted(networks, key=lambda network: _contender(network) != EDGE)
+    calls = {_contender(network): _call(network, picture) for network in first_ours}
+    return dict(bench.time(calls, rounds=ROUNDS if bench.own_report else None))
 
 
 def _call(network: Network, picture: np.ndarray) -> Any:
