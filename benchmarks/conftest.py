@@ -39,9 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
 class Bench:
     """Times the contenders of one test in turns and records them as a row of the run. One row a test."""
 
-    def __init__(self, benchmark: Any, config: pytest.Config) -> None:
-        self._benchmark, self._rounds = benchmark, config.getoption("--bench-rounds")
-        self.own_report = config.getoption("--bench-own-report")
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request, self._rounds = request, request.config.getoption("--bench-rounds")
+        self.own_report = request.config.getoption("--bench-own-report")  # many rounds, and a report of the test's own
 
     def row(
         self,
@@ -64,22 +64,29 @@ class Bench:
     ) -> dict[str, Timing]:
         """The timings alone, of contenders that took turns; `rounds` as the command line says where they are not given."""
         (name, call), *others = contenders.items()
-        return interleave(self._benchmark, name, call, dict(others), rounds=rounds or self._rounds, budget_s=budget_s)
+        benchmark = self._request.getfixturevalue("benchmark")
+        return interleave(benchmark, name, call, dict(others), rounds=rounds or self._rounds, budget_s=budget_s)
 
     def add(self, group: str, name: str, kind: str, timings: Mapping[str, Timing], **about: Any) -> Row:
         """Record a row of timings taken with `time` (`about`: threads, work, facts); raises `ValueError` if there is one already."""
-        row = make_row(group, name, kind, timings, **about)
-        if any(row.key == other.key for other in _ROWS):
-            raise ValueError(f"there are two rows {row.key}: give each its own name")
-        _ROWS.append(row)
-        self._benchmark.extra_info["row"] = row.key
-        return row
+        return _recorded(make_row(group, name, kind, timings, **about))
+
+    def fact(self, group: str, name: str, kind: str, facts: Mapping[str, Any]) -> Row:
+        """Record a row of facts alone, which nothing was timed for."""
+        return _recorded(Row(group, name, kind, 1, {}, facts=dict(facts)))
+
+
+def _recorded(row: Row) -> Row:
+    if any(row.key == other.key for other in _ROWS):
+        raise ValueError(f"there are two rows {row.key}: give each its own name")
+    _ROWS.append(row)
+    return row
 
 
 @pytest.fixture
-def bench(benchmark: Any, request: pytest.FixtureRequest) -> Bench:
+def bench(request: pytest.FixtureRequest) -> Bench:
     """Times contenders and records rows."""
-    return Bench(benchmark, request.config)
+    return Bench(request)
 
 
 # -- what is absent ------------------------------------------------------------------------------------------------------------

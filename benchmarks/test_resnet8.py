@@ -17,7 +17,7 @@ import pytest
 from bench_data import SHARED, cifar10
 from bench_litert import LiteRt
 from bench_report import Report, environment, microseconds, percent
-from bench_rows import EDGE, EXAMPLES, NET_INT8
+from bench_rows import EDGE, EXAMPLES, LITERT_FLOAT, LITERT_INT8, NET_INT8
 from bench_timing import ROUNDS, Timing
 
 import edge
@@ -94,7 +94,7 @@ def test_accuracy_then_time(bench: Any, networks: list[Network], data: dict[str,
 
 def _contender(network: Network) -> str:
     """Edge at 8 bits is the first contender, and the others are what it is compared with."""
-    names = {("edge", 8): EDGE, ("edge", 32): "edge, 32 bits", ("TFLite", 8): "LiteRT, 8 bits", ("TFLite", 32): "LiteRT, 32 bits"}
+    names = {("edge", 8): EDGE, ("edge", 32): "edge, 32 bits", ("TFLite", 8): LITERT_INT8, ("TFLite", 32): LITERT_FLOAT}
     return names[network.name, network.bits]
 
 
