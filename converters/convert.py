@@ -21,7 +21,7 @@ from edge.converters.keras_model import KerasModel
 from edge.converters.layers import INPUT_DTYPES, read_graph, rescales_itself
 from edge.converters.outputs import FORMATS, check_replaceable, targets, write_all
 from edge.converters.passes import run_passes
-from edge.converters.passes_epilogue import fuse_epilogues
+from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.converters.report import Agreement, FileRow, Report, advice, layer_rows
 from edge.converters.rewriting import stored
 from edge.converters.samples import CALIBRATION_ARRAYS, DATA_ARRAYS, Samples, Source, load_samples
@@ -89,7 +89,7 @@ def convert(
     setup = _prepare(read_keras(Path(source), input_shape=input_shape), input_dtype, preprocess)
     calibration, examples = setup.samples(calibrate, CALIBRATION_ARRAYS), setup.samples(data, DATA_ARRAYS)
     plain = _lowered(setup.graph, request, calibration, tell)
-    graph = run_passes(plain, (fuse_epilogues,))
+    graph = run_passes(plain, ENGINE_PASSES)
     tell("packing", 0, 1)
     program = _program(setup, graph, request, _labels(labels, setup, graph))
     agreement = _compare(setup.graph, program, calibration if examples is None else examples, tell)

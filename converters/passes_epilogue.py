@@ -1,10 +1,13 @@
-"""The pass that only the engine's program sees: what follows a convolution becomes part of its epilogue, and no value changes.
+"""The passes that only the engine's program sees: what follows a layer becomes part of its epilogue, and no value changes.
+
+    any weights  ->  [quantize]                                         becomes        the layer with an int8 output
 
     conv2d  ->  [prelu]  ->  [affine]  ->  [add]  ->  [binarize]        becomes        residual_conv2d
 
-with the activations that are fused into the convolution and into the sum. One pass over the output then does what four did: where sums of
-float32 go through the whole network (Bi-Real Net, QuickNet, ReActNet), those passes cost more time than the binary convolutions.
-The sums themselves stay float32, and their signs are a second output. (TFLite has no such operation, so its file is made without this.)
+the latter with the activations that are fused into the convolution and into the sum. One pass over the output then does what four did:
+where sums of float32 go through the whole network (Bi-Real Net, QuickNet, ReActNet), those passes cost more time than the binary
+convolutions. The sums themselves stay float32, and their signs are a second output. (TFLite has no such operation, so its file is made
+without this.)
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import functools
 import math
 from dataclasses import dataclass, replace
 
-from edge.converters.rewriting import edit, encoding, is_plain, merge, sweep
+from edge.converters.rewriting import WEIGHT_OPS, edit, encoding, is_plain, merge, stored, sweep
 from edge.graph import Array, Graph, Node
 from edge.layout import writes_packed_groups
 from edge.ops import Activation
@@ -22,9 +25,27 @@ from edge.tensors import Encoding
 F32 = Encoding.FLOAT32
 
 
+def fuse_quantize(graph: Graph) -> Graph:
+    """Layers whose float32 result is only quantized give int8 themselves, rounded as `quantize` does."""
+    return sweep(graph, _fuse_quantize)
+
+
+def _fuse_quantize(graph: Graph, node: Node) -> Graph | None:
+    source = graph.producer(node.inputs[0])
+    if node.op != "quantize" or source is None or source.op not in WEIGHT_OPS or graph.only_consumer(source.output) is not node:
+        return None
+    signature = (encoding(graph, source.inputs[0]), stored(source), Encoding.INT8)
+    if encoding(graph, source.output) is not F32 or signature not in source.definition.signatures:
+        return None
+    return edit(graph, replacing={node.output: (merge(source, node),)})
+
+
 def fuse_epilogues(graph: Graph) -> Graph:
     """Convolutions with a sum, a PReLU, a scaling after an activation, or a sign behind them do that in their epilogue."""
     return sweep(graph, _fuse_epilogue)
+
+
+ENGINE_PASSES = (fuse_quantize, fuse_epilogues)
 
 
 @dataclass

@@ -33,8 +33,9 @@ class Residual:
 class ConvVariant:
     """What the code of a convolution is specialised for; everything else is an argument.
 
-    `residual` is None for conv2d and dense. `lanes` is the width of all blocks but perhaps the last, whose width is `tail` (0: the same); `masked`: the last position of a segment
-    holds bits beyond the segment; `scaled`: accumulators are multiplied by a scale; `leaky`: the slope below zero is used.
+    `residual` is None for conv2d and dense. `lanes` is the width of all blocks but perhaps the last, whose width is `tail` (0: the same);
+    `masked`: the last position of a segment holds bits beyond the segment; `scaled`: accumulators are multiplied by a scale; `leaky`: the
+    slope below zero is used.
     """
 
     kind: str

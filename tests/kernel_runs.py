@@ -42,7 +42,7 @@ class FencedDerived(Derived):
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave: the output's values as `edge.kernels.reference` gives them, the bytes of all output tensors, and the second output."""
+    """What a run gave: the output's values as `edge.kernels.reference` gives them, the bytes of all outputs, and the second output."""
 
     values: np.ndarray
     stored: bytes

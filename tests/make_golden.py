@@ -9,7 +9,22 @@ import json
 from pathlib import Path
 
 import numpy as np
-from sample_programs import BITS, CONV, FLOAT32, INT8, NO_PADDING, PADDING, POOL, UINT8, Builder, bits_type, float_type, inputs_of, int8_type
+from sample_programs import BITS, CONV, FLOAT32, INT8, NO_PADDING, PADDING, POOL, UINT8, Builder, bits_type, float_type
+from sample_programs import int8_type, inputs_of
+    BITS,
+    CONV,
+    FLOAT32,
+    INT8,
+    NO_PADDING,
+    PADDING,
+    POOL,
+    UINT8,
+    Builder,
+    bits_type,
+    float_type,
+    inputs_of,
+    int8_type,
+)
 
 from edge.format import MAJOR, MINOR, write
 from edge.graph import Graph

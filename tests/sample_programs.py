@@ -48,7 +48,7 @@ class Builder:
         self, op: str, *inputs: str, output: TensorType | None = None, constants: Mapping[str, np.ndarray] | None = None,
         signs: str = "", **attrs: float,
     ) -> str:  # fmt: skip
-        """`output` gives encoding and quantization (those of the first input if absent); its shape is inferred. `signs` names the second."""
+        """`output` gives encoding and quantization (those of the first input if absent); its shape is inferred. `signs` names a second."""
         constants = constants or {}
         kinds = {role: constant_type(array) for role, array in constants.items()}
         call = OpCall(tuple(self.types[name] for name in inputs), kinds, attrs)

@@ -207,7 +207,7 @@ def conv2d(draw: Draw, signature: Signature, given: Fixed | None = None) -> Case
 
 
 def residual_conv2d(draw: Draw, signature: Signature, given: Fixed | None = None) -> Case:
-    """A conv2d with a float32 output, and the steps after it. Where signs alone are stored all numbers are whole, so that none is rounded."""
+    """A conv2d with a float32 output, and the steps after it. Where signs alone are stored all numbers are whole: none is rounded."""
     given = given or fixed(draw, signature)
     sloped, scaled, added, relu, packed, signs_scaled = given.steps
     plain = conv2d(draw, (signature[0], signature[1], FLOAT32), given)

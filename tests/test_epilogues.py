@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_programs import BITS, FLOAT32, PADDING, RELU, Builder, bits_type, float_type
+from sample_programs import BITS, FLOAT32, INT8, PADDING, RELU, Builder, bits_type, float_type, int8_type
 
-from edge.converters.passes_epilogue import fuse_epilogues
+from edge.converters.passes_epilogue import fuse_epilogues, fuse_quantize
 from edge.engine import Engine
 from edge.errors import FormatError
 from edge.format import from_bytes, to_bytes
@@ -18,14 +18,16 @@ from edge.graph import Graph
 from edge.kernels.reference import run_graph
 from edge.lower import to_program
 from edge.ops import NO_ACTIVATION, Activation
-from edge.tensors import TensorType
+from edge.tensors import Encoding, TensorType
 from edge.verifier import verify
 
 LEAKY = {"activation": int(Activation.LEAKY_RELU), "alpha": 0.25}
 PLAIN = dict(NO_ACTIVATION)
 
 
-def block(steps: tuple[str, ...], *, channels: int = 24, stored: object = BITS, seed: int = 0, outputs: tuple[str, ...] = ("sum",)) -> Graph:
+def block(
+    steps: tuple[str, ...], *, channels: int = 24, stored: Encoding = BITS, seed: int = 0, outputs: tuple[str, ...] = ("sum",)
+) -> Graph:
     """signs -> conv 3x3 -> `steps` in order; `outputs` of "sum" (what stands before the sign) and "sign"."""
     b = Builder(seed)
     x = b.input(TensorType((5, 6, channels), FLOAT32))
@@ -84,6 +86,19 @@ def test_all_that_follows_becomes_one_operation(steps: tuple[str, ...], outputs:
     assert stored is (FLOAT32 if "sum" in outputs else BITS) and bool(fused.signs) == (len(outputs) == 2)
     assert_same(before, after)
     assert fuse_epilogues(after).text() == after.text()
+
+
+@pytest.mark.parametrize("stored", [BITS, INT8])
+def test_a_result_that_is_only_quantized_is_stored_so(stored: Encoding) -> None:
+    b = Builder(6)
+    x = b.input(TensorType((5, 6, 16), FLOAT32))
+    source = b.add("binarize", x, output=bits_type()) if stored is BITS else b.add("quantize", x, output=int8_type())
+    y = b.conv(source, 24, (3, 3), stored=stored, output=float_type(), **PADDING, **{**PLAIN, **RELU})
+    before = b.graph("eight", b.add("dequantize", b.add("quantize", y, output=int8_type(0.03, -7)), output=float_type()))
+    after = fuse_quantize(before).verify()
+    assert operations(after)[1:] == ["conv2d", "dequantize"] and after.types[after.nodes[1].output].encoding is INT8
+    assert_same(before, after)
+    assert np.array_equal(Engine(to_program(after)).run(example(before)), Engine(to_program(before)).run(example(before)))
 
 
 def test_a_plain_convolution_stays() -> None:
@@ -194,7 +209,8 @@ def test_unsound_epilogues_are_refused_by_number(change: object, message: str) -
 def test_a_second_output_belongs_to_this_operation_alone() -> None:
     program = to_program(block(("norm",)))
     with pytest.raises(FormatError, match="gives one output"):
-        verify(replace(program, instructions=(program.instructions[0], replace(program.instructions[1], signs=2), *program.instructions[2:])))
+        changed = [replace(i, signs=2) if i.definition.name == "conv2d" else i for i in program.instructions]
+        verify(replace(program, instructions=tuple(changed)))
 
 
 def test_files_with_the_new_operations_say_so() -> None:

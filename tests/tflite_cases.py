@@ -164,6 +164,8 @@ CASES: dict[str, Callable[[Net], Net | Graph]] = {
     "bits_float_relu": lambda n: n.input((7, 6, 16), BITS).conv(16, (3, 2), F32, BITS, bias=False, **steps(2), **RELU),
     "bits_float_leaky": lambda n: n.input((7, 6, 16), BITS).conv(10, (3, 3), F32, BITS, pad_ones=1, **same(3, 3), **LEAKY),
     "bits_float_dense": lambda n: n.input((4, 4, 24), BITS).dense(10, F32, BITS, **RELU6),
+    "bits_int8": lambda n: n.input((7, 6, 16), BITS).conv(24, (3, 3), int8(), BITS, **same(3, 3), **RELU),
+    "bits_int8_dense": lambda n: n.input((4, 4, 24), BITS).dense(10, int8(), BITS),
     "bits_pool": lambda n: n.input((7, 9, 24), BITS).pool("max_pool2d", (3, 2), (2, 2), flip=n.rng.random(24) < 0.5, **pads(1, 1, 0, 1)),
     "bits_pool_pads": lambda n: n.input((6, 6, 10), BITS)
     .pool("max_pool2d", (3, 3), (1, 1), flip=n.rng.random(10) < 0.5, **pads(2, 0, 0, 1)),
