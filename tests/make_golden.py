@@ -9,8 +9,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from sample_programs import BITS, CONV, FLOAT32, INT8, NO_PADDING, PADDING, POOL, UINT8, Builder, bits_type, float_type
-from sample_programs import int8_type, inputs_of
+from sample_programs import (
     BITS,
     CONV,
     FLOAT32,
