@@ -267,12 +267,14 @@ def resnet(n: int, precision: str = "float", *, width: float = 1.0, shortcuts: i
     """6n + 2 layers for 32x32 colour pictures of 10 classes: n blocks of 16, of 32 and of 64 channels, pools between.
 
     A block is norm, ReLU or sign, 3x3 convolution, twice, and the identity added; with `shortcuts` 2 the identity is added after each
-    convolution, as networks of signs are usually built. Channels double behind a pool by channels of zeros.
+    convolution, as networks of signs are usually built. Channels double behind a pool by channels of zeros. Without norms ("folded")
+    a sum goes through its ReLU once for all that read it, which is faster wherever sum and ReLU are one operation.
     """
     if n < 1 or shortcuts not in (1, 2):
         raise InputError(f"resnet(n) has n >= 1 blocks of each width and 1 or 2 shortcuts a block, got n = {n} and {shortcuts} shortcuts")
     net = _Writer(f"resnet-{n}", (32, 32, 3), precision, width)
     net.weights("Conv2D", net.channels(16), 3, padding="same", first=True)
+    _behind(net)
     for stage, channels in enumerate((16, 32, 64)):
         if stage:
             _halve(net, net.channels(channels))
@@ -289,13 +291,20 @@ def _block(net: _Writer, channels: int, shortcuts: int) -> None:
         _before(net)
         net.weights("Conv2D", channels, 3, padding="same")
         if half == 2 or shortcuts == 2:
-            net.at = identity = net.layers.Add(name=f"add{net.count}")([net.at, identity])
+            net.at = net.layers.Add(name=f"add{net.count}")([net.at, identity])
+        _behind(net)
+        identity = net.at if half == 2 or shortcuts == 2 else identity
 
 
 def _before(net: _Writer, *, is_last: bool = False) -> None:
     """What a convolution of a residual network reads: norm and ReLU, or norm alone where it takes the sign itself."""
     net.norm(trained=net.has_norms)
-    if is_last or not net.is_binary:
+    if net.precision in ("float", "weights") or (is_last and net.is_binary):
+        net.at = net.layers.ReLU(name=f"relu{net.count}")(net.at)
+
+
+def _behind(net: _Writer) -> None:
+    if net.precision == "folded":
         net.at = net.layers.ReLU(name=f"relu{net.count}")(net.at)
 
 
