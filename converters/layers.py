@@ -5,14 +5,14 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
-from edge.converters import layers_activation, layers_conv, layers_operators, layers_shape
+from edge.converters import layers_activation, layers_channels, layers_conv, layers_operators, layers_shape
 from edge.converters.builder import READERS, Builder, Layer, attributes, describe
 from edge.converters.keras_model import Call, KerasModel
 from edge.errors import InputError, ModelError
 from edge.graph import Graph, Node
 from edge.tensors import Encoding, TensorType
 
-_FAMILIES = (layers_activation, layers_conv, layers_operators, layers_shape)  # importing them fills READERS
+_FAMILIES = (layers_activation, layers_channels, layers_conv, layers_operators, layers_shape)  # importing them fills READERS
 # Where layers of these class names may come from; anything else with the same name may do something else.
 _PACKAGES = ("keras", "tf_keras", "tensorflow", "Larq", "larq", "edge")
 INPUT_DTYPES = ("float32", "uint8")
@@ -57,7 +57,7 @@ def read_graph(model: KerasModel, *, input_dtype: str = "float32") -> Graph:
     source = _input(model)
     values = {source: _add_input(build, source, _shape(model), input_dtype)}
     for call in model.calls:
-        values[call.outputs[0]] = _read_call(call, build, values)
+        values.update(zip(call.outputs, _read_call(call, build, values), strict=True))
     outputs = tuple(_output(build, values[name], name) for name in model.outputs)
     if source in outputs or not build.nodes:
         raise ModelError(f"the model {model.source} gives its input back; it has no layer to convert")
@@ -103,18 +103,22 @@ def _add_input(build: Builder, name: str, shape: tuple[int, ...], dtype: str) ->
     return as_float
 
 
-def _read_call(call: Call, build: Builder, values: Mapping[str, str]) -> str:
-    """Add a layer's nodes and return its tensor, which has the layer's name unless the layer does nothing."""
+def _read_call(call: Call, build: Builder, values: Mapping[str, str]) -> tuple[str, ...]:
+    """Add a layer's nodes and return its tensors; a single one has the layer's name unless the layer does nothing."""
     _check(call)
     inputs = tuple(values[name] for name in call.inputs)
     layer = Layer(call, inputs, tuple(build.types[name] for name in inputs))
     before = len(build.nodes)
-    tensor = READERS[call.class_name](layer, build)
-    made_here = any(node.output == tensor for node in build.nodes[before:])
+    tensors = READERS[call.class_name](layer, build)
+    if isinstance(tensors, tuple):
+        return tensors
+    if len(call.outputs) != 1:
+        raise layer.error(f"has {len(call.outputs)} outputs, expected one")
+    made_here = any(node.output == tensors for node in build.nodes[before:])
     if not made_here:
-        return tensor
-    build.rename(tensor, call.outputs[0])
-    return call.outputs[0]
+        return (tensors,)
+    build.rename(tensors, call.outputs[0])
+    return (call.outputs[0],)
 
 
 def _check(call: Call) -> None:
@@ -132,8 +136,8 @@ def _check(call: Call) -> None:
     unknown = sorted(set(call.arguments) - {"training"})
     if unknown and call.class_name not in layers_operators.CLASSES:
         raise ModelError(f"{describe(call)}: called with {', '.join(unknown)}, which is not supported; call it with tensors alone")
-    if len(call.outputs) != 1 or not call.inputs:
-        raise ModelError(f"{describe(call)}: has {len(call.inputs)} inputs and {len(call.outputs)} outputs; expected one output")
+    if not call.inputs:
+        raise ModelError(f"{describe(call)}: has no input; expected one")
 
 
 def _output(build: Builder, tensor: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Python operators that Keras records like layers: `x * 0.5`, `x + y`, `keras.ops.relu(x)`, `keras.ops.pad(x, ...)`.
+"""Python operators that Keras records like layers: `x * 0.5`, `x + y`, `keras.ops.relu(x)`, `tf.split(x, 4, axis=-1)`.
 
 Keras 3 writes the class `ops.Multiply`, Keras 2 the class `TFOpLambda` with the function's name. A number beside the tensor is an argument
 of the call, by position or by keyword.
@@ -11,8 +11,8 @@ import numpy as np
 from edge.converters.builder import Builder, Layer, reads
 from edge.converters.keras_model import Call
 from edge.converters.layers_activation import activate
-from edge.converters.layers_shape import add, reshaped
-from edge.ops import MAX_ATTRIBUTE, WINDOW_ATTRS
+from edge.converters.layers_channels import PAD, tf_pad, tf_split
+from edge.converters.layers_shape import add
 
 _KERAS_2 = {
     "__operators__.add": "add",
@@ -31,7 +31,8 @@ _KERAS_3 = {
     "ops.Divide": "divide",
     "ops.Relu": "relu",
 }
-PAD = "ops.Pad"
+# Functions of Keras 2 that move values and compute none.
+_MOVES = {"compat.v1.pad": tf_pad, "pad": tf_pad, "split": tf_split}
 CLASSES = (*_KERAS_3, PAD, "TFOpLambda")
 
 
@@ -43,7 +44,10 @@ def operator(call: Call) -> str | None:
 
 
 @reads(*_KERAS_3, "TFOpLambda")
-def operate(layer: Layer, build: Builder) -> str:
+def operate(layer: Layer, build: Builder) -> str | tuple[str, ...]:
+    moves = _MOVES.get(str(layer.call.config.get("function")))
+    if moves is not None and layer.call.class_name == "TFOpLambda":
+        return moves(layer, build)
     name = operator(layer.call)
     # A tensor given by keyword is among the inputs already.
     arguments = {key: value for key, value in layer.call.arguments.items() if key != "name" and not isinstance(value, dict)}
@@ -74,34 +78,3 @@ def _with_number(layer: Layer, build: Builder, name: str, number: float, *, numb
     }[name]
     constants = {role: np.full(layer.shape[-1], v, np.float32) for role, v, neutral in (("mul", mul, 1), ("add", add, 0)) if v != neutral}
     return build.add("affine", layer, layer.input, constants=constants) if constants else layer.input
-
-
-@reads(PAD)
-def pad(layer: Layer, build: Builder) -> str:
-    """Zeros around an image, and channels of zeros: `keras.ops.pad(x, [[0, 0], [top, bottom], [left, right], [before, after]])`."""
-    height, width, channels = layer.image()
-    rows, columns, depth = _pad_widths(layer)
-    tensor = layer.input
-    if sum(rows + columns):
-        tensor = build.add("pad2d", layer, tensor, attrs=dict(zip(WINDOW_ATTRS[2:], (*rows, *columns), strict=True)))
-    if not sum(depth):
-        return tensor
-    pixels = (height + sum(rows)) * (width + sum(columns))
-    flat = reshaped(layer, build, tensor, (pixels, channels, 1))  # where the channels are columns
-    padded = build.add("pad2d", layer, flat, attrs={"pad_left": depth[0], "pad_right": depth[1]})
-    return reshaped(layer, build, padded, (height + sum(rows), width + sum(columns), channels + sum(depth)))
-
-
-def _pad_widths(layer: Layer) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    config = layer.call.config
-    widths = config.get("pad_width")
-    pairs = widths if isinstance(widths, list) and len(widths) == 4 else [None]
-    sound = all(isinstance(p, list) and len(p) == 2 and all(isinstance(n, int) and 0 <= n <= MAX_ATTRIBUTE for n in p) for p in pairs)
-    value = layer.call.arguments.get("constant_values")
-    if not sound or any(pairs[0]) or config.get("mode") != "constant" or value not in (None, 0):
-        raise layer.error(
-            f"pads by {widths!r} with {value!r} in mode {config.get('mode')!r}, which is not supported; expected zeros, "
-            "[[0, 0], [top, bottom], [left, right], [before, after]]"
-        )
-    rows, columns, depth = ((int(first), int(last)) for first, last in pairs[1:])
-    return rows, columns, depth

@@ -68,7 +68,10 @@ def _padded(node: Node, padding: Node, source: str, ones: int) -> Node:
 
 
 def absorb_flatten(graph: Graph) -> Graph:
-    """A dense layer reads the image itself, in the same order (H, W, C); signs and activations are taken before a flattening."""
+    """A dense layer reads the image itself, in the same order (H, W, C); signs and activations are taken before a flattening.
+
+    So does a 1x1 convolution of a single pixel, which is a dense layer by another name.
+    """
     return sweep(graph, _absorb_flatten)
 
 
@@ -76,7 +79,7 @@ def _absorb_flatten(graph: Graph, node: Node) -> Graph | None:
     source = graph.producer(node.inputs[0])
     if source is None or source.op != "reshape":
         return None
-    if node.op == "dense":
+    if _reads_all(graph, node):
         return edit(graph, replacing={node.output: (_read_image(graph, node, source, source.inputs[0]),)})
     if node.op == "binarize":
         return _binarize_image(graph, node, source)
@@ -85,12 +88,20 @@ def _absorb_flatten(graph: Graph, node: Node) -> Graph | None:
     return None
 
 
+def _reads_all(graph: Graph, node: Node) -> bool:
+    """Whether each output of a node is a sum over its whole input, in order."""
+    if node.op == "conv2d":
+        single = graph.types[node.inputs[0]].hwc[:2] == (1, 1) == node.constants["filter"].shape[1:3]
+        return single and node.attrs["groups"] == 1 and not any(pads(node))
+    return node.op == "dense"
+
+
 def _keeps_channels(graph: Graph, node: Node) -> bool:
     return graph.types[node.inputs[0]].shape[-1] == graph.types[node.output].shape[-1]
 
 
 def _read_image(graph: Graph, node: Node, flatten: Node, source: str) -> Node:
-    """A dense node on the image `source` that `flatten` flattens."""
+    """A node on the image `source` that `flatten` flattens: its window is the whole image."""
     filters = node.constants["filter"]
     constants = {**node.constants, "filter": filters.reshape(len(filters), *graph.types[flatten.inputs[0]].hwc)}
     layers = (*flatten.layers, *(name for name in node.layers if name not in flatten.layers))
@@ -98,10 +109,10 @@ def _read_image(graph: Graph, node: Node, flatten: Node, source: str) -> Node:
 
 
 def _binarize_image(graph: Graph, node: Node, flatten: Node) -> Graph | None:
-    """Packed tensors cannot be reshaped, so the sign moves only where every reader is a dense layer, which can."""
+    """Packed tensors cannot be reshaped, so the sign moves only where every reader is a layer that can."""
     readers = graph.consumers(node.output)
     channelwise = not node.constants or _keeps_channels(graph, flatten)
-    if node.output in graph.outputs or not channelwise or any(reader.op != "dense" for reader in readers):
+    if node.output in graph.outputs or not channelwise or not all(_reads_all(graph, reader) for reader in readers):
         return None
     replacing = {reader.output: (_read_image(graph, reader, flatten, node.output),) for reader in readers}
     replacing[node.output] = (replace(node, inputs=flatten.inputs),)

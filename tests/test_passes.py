@@ -12,12 +12,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from keras_models import Layer, conv, dense, kernel, model_of, norm
+from test_channels import split_and_convolved
 
 from edge.converters import thresholds
 from edge.converters.layers import read_graph
 from edge.converters.passes import PASSES, run_passes
 from edge.converters.passes_exact import read_exact_bytes, store_exact_int8
 from edge.converters.passes_fold import absorb_affine, fold_batch_norm, fuse_activations
+from edge.converters.passes_groups import merge_groups
 from edge.converters.passes_simplify import absorb_flatten, absorb_padding, drop_no_ops, fuse_rescaling, keep_packed
 from edge.converters.thresholds import find_thresholds
 from edge.graph import Graph, Pass
@@ -87,6 +89,23 @@ def cases() -> dict[str, tuple[Pass, Callable[[], Graph], str, float]]:
             """dense/binarize: 4x4x8 bits = binarize image
             dense: 3 float32 = dense dense/binarize filter:bits scale:float32
             outputs dense""",
+            0.0,
+        ),
+        "absorb_flatten of a convolution of one pixel": (
+            absorb_flatten,
+            lambda: graph_of(
+                ("Reshape", {"target_shape": [1, 1, 128]}, {}), conv(rng(), (1, 1), 128, 3, name="conv", sign=True, padding="same"),
+            ),
+            """conv/binarize: 4x4x8 bits = binarize image
+            conv: 1x1x3 float32 = conv2d conv/binarize filter:bits scale:float32
+            outputs conv""",
+            0.0,
+        ),
+        "merge_groups": (
+            merge_groups,
+            lambda: split_and_convolved(parts=2),
+            """joined: 4x5x4 float32 = conv2d image filter:float32 bias:float32 pad_top=1 pad_bottom=1 pad_right=1 groups=2
+            outputs joined""",
             0.0,
         ),
         "keep_packed": (
@@ -227,6 +246,8 @@ def test_every_pass_has_a_case() -> None:
         (drop_no_ops, [RELU, ("Reshape", {"target_shape": [4, 8, 4]}, {})]),
         (absorb_padding, [("ZeroPadding2D", {"padding": 1}, {}), POOL]),
         (absorb_flatten, [FLATTEN, norm(rng(), 128), dense(rng(), 128, 3)]),
+        (absorb_flatten, [("Reshape", {"target_shape": [1, 1, 128]}, {}), conv(rng(), (1, 1), 64, 2, groups=2)]),
+        (absorb_flatten, [("Reshape", {"target_shape": [1, 2, 64]}, {}), conv(rng(), (1, 1), 64, 2)]),
         (store_exact_int8, [conv(rng(), (3, 3), 8, 2)]),
         (find_thresholds, [conv(rng(), (3, 3), 8, 2), norm(rng(), 2), dense(rng(), 2, 2, sign=True)]),
         (absorb_affine, [norm(rng(), 8), RELU, conv(rng(), (3, 3), 8, 2, sign=True)]),
