@@ -11,9 +11,9 @@ from typing import Any
 from edge.kernels.build import KernelFunction, inlined
 from edge.kernels.epilogue import RESIDUAL, Epilogue, epilogue
 from edge.kernels.isa import Machine
-from edge.kernels.shapes import ConvVariant, sub_lanes
+from edge.kernels.shapes import ConvVariant, TileShape, sub_lanes
 from edge.kernels.simd import memory
-from edge.kernels.tile import TileShape, tile
+from edge.kernels.tile import tile
 
 # The argument row, as `edge.kernels.conv` writes it; 0 to 6 are the tile's window.
 X, X_ROW, FILTER, FILTER_GROUP, BLOCK_BYTES, TAIL, TAIL_GROUP, BLOCKS, GROUPS, X_GROUP = range(7, 17)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from edge.kernels.isa import Machine
@@ -55,6 +56,17 @@ class ConvVariant:
         return f"conv2d_{self.kind}_{self.output}_{self.pixels}x{self.lanes}_{self.tail}{flags}{after}"
 
 
+@dataclass(frozen=True)
+class TileShape:
+    """The constants a tile is generated for."""
+
+    kind: str
+    pixels: int
+    lanes: int  # lanes of this tile
+    row_lanes: int  # lanes of the block, the distance between positions of the filter
+    masked: bool = False  # the last position of a segment holds bits beyond the segment
+
+
 def vector_lanes(kind: str, machine: Machine, lanes: int) -> int:
     """Lanes of one accumulator vector: what a register holds, and a divisor of `lanes`."""
     register = machine.isa.vector_bytes // (8 if kind == "bits" else 4)
@@ -63,23 +75,42 @@ def vector_lanes(kind: str, machine: Machine, lanes: int) -> int:
     return max(register, 8) if kind == "f32bits" else register  # its filters come in whole bytes, a bit a lane
 
 
+def counts_bytes(machine: Machine) -> bool:
+    """Whether the machine counts bits in bytes (`edge.kernels.tile_bits`), for want of an instruction that counts them in words."""
+    return "avx512vpopcntdq" not in machine.features
+
+
+def tile_vectors(machine: Machine, lanes: int) -> int:
+    """Vectors of filters that share a word of every pixel in a tile of counted bytes, out of those of `lanes`."""
+    by_table = machine.isa.vector_bytes > 16
+    most = machine.isa.vectors // 16 * (1 if by_table else 2)
+    return math.gcd(most, lanes // vector_lanes("bits", machine, lanes))
+
+
 def sub_lanes(kind: str, machine: Machine, lanes: int) -> int:
-    """Lanes a tile takes at once out of a block of `lanes`: all of them where there are 32 wide registers."""
-    if machine.isa.vector_bytes == 64:
+    """Lanes a tile takes at once out of a block of `lanes`: all of them where there are 32 wide registers, or a loop inside the tile."""
+    if machine.isa.vector_bytes == 64 or kind == "bits":
         return lanes
-    return 16 if kind != "bits" and lanes % 16 == 0 else 8
+    return 16 if lanes % 16 == 0 else 8
 
 
 def tile_pixels(kind: str, machine: Machine, lanes: int, width: int) -> int:
     """Pixels of a tile for an image `width` pixels wide: as many as registers allow, with the least waste at the row's end."""
-    sub = sub_lanes(kind, machine, lanes)
-    per_pixel = 4 * sub * (2 if kind == "bits" else 1) // machine.isa.vector_bytes or 1
-    spare = 4 if machine.isa.vectors == 32 else 3  # filters, the broadcast and a temporary
-    if kind == "bits" and machine.isa.vector_bytes < 64:
-        spare += 3  # the tables and temporaries of a popcount without an instruction for it
-    most = max(1, min(_MOST_PIXELS, width, (machine.isa.vectors - spare) // per_pixel))
+    most = max(1, min(_MOST_PIXELS, width, _most_pixels(kind, machine, lanes)))
     cost = {pixels: -(-width // pixels) * (pixels + 0.5) for pixels in range(1, most + 1)}
     return min(cost, key=lambda pixels: (cost[pixels], -pixels))
+
+
+def _most_pixels(kind: str, machine: Machine, lanes: int) -> int:
+    """How many pixels' accumulators fit in registers, beside filters, a broadcast and temporaries."""
+    registers = machine.isa.vectors
+    if kind == "bits" and counts_bytes(machine):
+        vectors = tile_vectors(machine, lanes)
+        if machine.isa.vector_bytes > 16:  # filters in halves, the table, the mask of halves, two temporaries
+            return (registers - 2 * vectors - 4) // vectors
+        return (registers - 2 * vectors - (2 if registers == 32 else 4)) // vectors  # masks where a count is not one instruction
+    per_pixel = 4 * sub_lanes(kind, machine, lanes) * (2 if kind == "bits" else 1) // machine.isa.vector_bytes or 1
+    return (registers - (4 if registers == 32 else 3)) // per_pixel
 
 
 @dataclass(frozen=True)

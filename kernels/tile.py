@@ -30,8 +30,10 @@ from numba.extending import intrinsic
 
 from edge.kernels import tile_int8
 from edge.kernels.isa import Machine
-from edge.kernels.shapes import vector_lanes
+from edge.kernels.shapes import TileShape, counts_bytes, vector_lanes
 from edge.kernels.simd import INDEX, address, splat
+from edge.kernels.tile_bits import CountingTile
+from edge.kernels.tile_window import load_window, variable
 
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 
@@ -118,17 +120,6 @@ def step(kind: str, machine: Machine) -> Step:
     return Step(F32, lane_bits, F32, filters, _spread, multiply)
 
 
-@dataclass(frozen=True)
-class TileShape:
-    """The constants a tile is generated for."""
-
-    kind: str
-    pixels: int
-    lanes: int  # lanes of this tile
-    row_lanes: int  # lanes of the block, the distance between positions of the filter
-    masked: bool = False  # the last position of a segment holds bits beyond the segment
-
-
 @functools.cache
 def tile(shape: TileShape, machine: Machine) -> Any:
     """The tile as a Numba intrinsic
@@ -137,6 +128,7 @@ def tile(shape: TileShape, machine: Machine) -> Any:
     seven int64: pixel step, segment rows, row step, segment columns, column step (bytes), positions of a segment, mask of the last
     position.
     """
+    writer = CountingTile if shape.kind == "bits" and counts_bytes(machine) else _Tile
 
     @intrinsic
     def typed(context: Any, x: Any, filters: Any, out: Any, window: Any) -> Any:
@@ -144,7 +136,7 @@ def tile(shape: TileShape, machine: Machine) -> Any:
         kind = types.void(octets, octets, octets, types.CPointer(types.int64))
 
         def code(context: Any, builder: ir.IRBuilder, sig: Any, values: list[ir.Value]) -> ir.Value:
-            _Tile(shape, machine, builder, *values).emit()
+            writer(shape, machine, builder, *values).emit()
             return context.get_dummy_value()
 
         return kind, code
@@ -158,49 +150,43 @@ class _Tile:
     def __init__(
         self, shape: TileShape, machine: Machine, builder: ir.IRBuilder, x: ir.Value, filters: ir.Value, out: ir.Value, window: ir.Value
     ) -> None:
-        self.shape, self.builder, self.x, self.filters, self.out = shape, builder, x, filters, out
+        self.shape, self.builder, self.filters, self.out = shape, builder, filters, out
         self.step = step(shape.kind, machine)
         self.width = vector_lanes(shape.kind, machine, shape.lanes)
         self.count = shape.lanes // self.width
-        arguments = [builder.load(builder.gep(window, [INDEX(i)])) for i in range(7)]
-        self.pixel_step, self.rows, self.row_step, self.columns, self.column_step, self.positions, self.mask = arguments
+        self.window = load_window(builder, x, window)
         kind = ir.VectorType(self.step.accumulator, self.width)
         zero = ir.Constant(kind, [0 if self.step.accumulator != F32 else 0.0] * self.width)
-        self.accumulators = [cgutils.alloca_once_value(builder, zero) for _ in range(shape.pixels * self.count)]
-        for slot in self.accumulators:  # alloca_once initialises at the function's entry only
-            builder.store(zero, slot)
+        self.accumulators = [variable(builder, zero) for _ in range(shape.pixels * self.count)]
 
     def emit(self) -> None:
-        builder = self.builder
-        stride = self.shape.row_lanes * self.step.lane_bits // 8
-        cursor = cgutils.alloca_once_value(builder, self.filters)
-        builder.store(self.filters, cursor)
-        with cgutils.for_range(builder, self.rows, intp=I64) as row, cgutils.for_range(builder, self.columns, intp=I64) as column:
-            offset = builder.add(builder.mul(row.index, self.row_step), builder.mul(column.index, self.column_step))
-            start = builder.gep(self.x, [offset])
-            with cgutils.for_range(builder, self.positions, intp=I64) as position:
-                pointer = builder.load(cursor)
-                self._position(start, position.index, pointer)
-                builder.store(builder.gep(pointer, [INDEX(stride)]), cursor)
+        builder, window = self.builder, self.window
+        cursor = variable(builder, self.filters)
+        with cgutils.for_range(builder, window.rows, intp=I64) as row, cgutils.for_range(builder, window.columns, intp=I64) as column:
+            offset = builder.add(builder.mul(row.index, window.row_step), builder.mul(column.index, window.column_step))
+            start = builder.gep(window.x, [offset])
+            unmasked = builder.sub(window.positions, INDEX(1)) if self.shape.masked else window.positions
+            with cgutils.for_range(builder, unmasked, intp=I64) as position:
+                self._position(start, position.index, cursor)
+            if self.shape.masked:  # apart, so that no other position pays for the mask
+                self._position(start, unmasked, cursor, window.mask)
         self._store()
 
-    def _position(self, start: ir.Value, position: ir.Value, pointer: ir.Value) -> None:
+    def _position(self, start: ir.Value, position: ir.Value, cursor: ir.Value, mask: ir.Value | None = None) -> None:
         """One position of every pixel against `count` vectors of filters."""
         builder, step = self.builder, self.step
         vector_bytes = self.width * step.lane_bits // 8
+        pointer = builder.load(cursor)
+        builder.store(builder.gep(pointer, [INDEX(self.shape.row_lanes * step.lane_bits // 8)]), cursor)
         filters = [step.filters(builder, builder.gep(pointer, [INDEX(vector_bytes * j)]), self.width) for j in range(self.count)]
         scalar_bytes = 8 if step.scalar == I64 else 4
         base = builder.gep(start, [builder.mul(position, INDEX(scalar_bytes))])
-        mask = None
-        if self.shape.masked:
-            last = builder.icmp_signed("==", position, builder.sub(self.positions, INDEX(1)))
-            mask = builder.select(last, self.mask, I64(-1))
         for pixel in range(self.shape.pixels):
-            where = builder.gep(base, [builder.mul(self.pixel_step, INDEX(pixel))])
+            where = builder.gep(base, [builder.mul(self.window.pixel_step, INDEX(pixel))])
             scalar = builder.load(builder.bitcast(where, step.scalar.as_pointer()), align=1)
-            if mask is not None:
-                scalar = builder.and_(scalar, mask)
             spread = step.spread(builder, scalar, self.width)
+            if mask is not None:
+                spread = builder.and_(spread, splat(builder, mask, spread.type))
             for j in range(self.count):
                 slot = self.accumulators[pixel * self.count + j]
                 builder.store(step.multiply(builder, builder.load(slot), spread, filters[j]), slot)
