@@ -176,24 +176,36 @@ def rescaled(pictures: Pictures) -> NDArray[np.float32]:
 # -- the cache -----------------------------------------------------------------------------------------------------------------
 
 
-def _digest(files: Iterable[Path], *versions: str) -> str:
+MODEL_SOURCES = (Path(__file__), ROOT / "edge" / "zoo.py", ROOT / "edge" / "training.py")
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """Of the contents of files and of the versions of the packages that make models."""
     content = hashlib.sha256()
     for path in sorted(files):
         content.update(path.read_bytes())
-    for name in versions:
-        content.update(f"{name} {metadata.version(name)}".encode())
+    for name in ("keras", "tensorflow", "tensorflow-cpu"):
+        content.update(f"{name} {_version(name)}".encode())
     return content.hexdigest()[:12]
 
 
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
 def _models_digest() -> str:
-    return _digest([Path(__file__), ROOT / "edge" / "zoo.py", ROOT / "edge" / "training.py"], "keras")
+    return _digest(MODEL_SOURCES)
 
 
 def _converters_digest() -> str:
-    """Of the models and of all that turns them into a file."""
+    """Of the models and of all that turns them into a `.edge` file."""
     names = ("ops", "op_check", "graph", "lower", "layout", "arena", "format", "records", "program", "tensors")
-    files = [*(ROOT / "converters").glob("*.py"), *(ROOT / "edge" / f"{name}.py" for name in names)]
-    return _digest([*files, Path(__file__), ROOT / "edge" / "zoo.py", ROOT / "edge" / "training.py"], "keras")
+    converters = [path for path in (ROOT / "converters").glob("*.py") if not path.stem.startswith("tflite")]
+    files = [*converters, *(ROOT / "edge" / f"{name}.py" for name in names)]
+    return _digest([*files, *MODEL_SOURCES])
 
 
 def _remove_stale(start: str, kept: Path) -> None:

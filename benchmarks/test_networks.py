@@ -36,16 +36,14 @@ TWINS = {LITERT_INT8: NET_INT8, LITERT_FLOAT: NET_FLOAT}
 pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install 'edge-lowbit[litert]'")
 pytest.importorskip("keras", reason="Keras is not installed: pip install 'edge-lowbit[convert]'")
 
-quick = pytest.mark.quick
+QUICK = {("lenet", NET_BINARY, 1), ("resnet(18)", NET_BINARY, 1)}
 ROWS = [
-    pytest.param(name, kind, marks=quick if (name, kind) in {("lenet", NET_BINARY), ("resnet(18)", NET_BINARY)} else ())
-    for name in NETWORKS
-    for kind in KINDS
+    pytest.param(*row, marks=pytest.mark.quick if row in QUICK else ())
+    for row in ((name, kind, threads) for name in NETWORKS for kind in KINDS for threads in THREADS)
 ]
 
 
-@pytest.mark.parametrize("threads", THREADS)
-@pytest.mark.parametrize(("name", "kind"), ROWS)
+@pytest.mark.parametrize(("name", "kind", "threads"), ROWS)
 def test_network(bench: Any, name: str, kind: str, threads: int) -> None:
     network = Network(name)
     picture = _input(network, kind, 1)[0]
