@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import statistics
 from pathlib import Path
 from types import ModuleType
 
+import bench_pages
 import pytest
+from bench_checklist import THREE_BY_THREE
+from bench_rows import BITS_BITS, LAYERS, Run, load
 
 import edge
 from edge.cli import COMMANDS
@@ -63,9 +67,18 @@ def test_figures_of_the_readme_are_those_of_the_stored_benchmarks() -> None:
     for row in results("resnet8").values():
         for figure in (f"{row['accuracy_percent']:.2f} %", f"{row['median_us']:.0f} µs"):
             assert figure in text, f"README.md does not say {figure}"
-    conv = (ROOT / "benchmarks" / "results" / "conv.md").read_text(encoding="utf-8")
-    mean = re.search(r"signs to signs: ([\d,]+) G", conv)
-    assert mean and f"{mean[1]} G multiply-accumulates" in text
+    rates = [row.rate for row in bench_run().select(LAYERS, BITS_BITS) if row.name in THREE_BY_THREE and row.rate]
+    mean = statistics.geometric_mean(rates) / 1e9
+    assert len(rates) == len(THREE_BY_THREE) and f"{mean:,.0f} G multiply-accumulates" in text
+
+
+def bench_run() -> Run:
+    return load(ROOT / "benchmarks" / "results" / "bench.json")
+
+
+def test_the_stored_report_is_that_of_the_stored_run() -> None:
+    stored = (ROOT / "benchmarks" / "results" / "bench.md").read_text(encoding="utf-8")
+    assert stored == bench_pages.markdown(bench_run()), "run: make bench-report"
 
 
 def test_the_file_that_ships_is_what_the_example_converts_to(tmp_path: Path) -> None:
