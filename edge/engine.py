@@ -29,7 +29,7 @@ from edge.memory import aligned
 from edge.paths import require_path
 from edge.program import SPARE_BYTES, Program, Tensor
 from edge.tensors import Encoding, TensorInfo, TensorType
-from edge.threads import Pool, close_with, most_threads, parts_for
+from edge.threads import Entries, Pool, close_with, most_threads, parts_for
 
 _DTYPES = {Encoding.FLOAT32: np.float32, Encoding.INT8: np.int8, Encoding.UINT8: np.uint8, Encoding.BITS: np.uint8}
 _GUARD_BYTES = 4096
@@ -139,7 +139,7 @@ class Engine:
             self._constants.nbytes,
             self._derived.nbytes,
             self.program.arena_bytes,
-            self._scratch.nbytes,
+            self._scratch.nbytes + (self._pool.nbytes if self._pool else 0),
             self._arguments.nbytes + self._records.nbytes,
         )
 
@@ -241,13 +241,10 @@ class Engine:
 
     def _infer(self) -> None:
         """One whole inference, on several threads where some of its instructions are worth it."""
-        if not self._split:
+        if self._pool is None:
             self._invoke(0, len(self._calls))
             return
-        if self._pool is None or not self._pool.usable:
-            self._pool = Pool(self.threads - 1, self._records, self._scratch.nbytes, self._helper, (self._pointers[1], self._pointers[2]))
-            close_with(self, self._pool)
-        self._lead(self._pool.control.ctypes.data, *self._pointers[1:], self._pool.semaphore, self._pool.helpers)
+        self._pool.infer()
         if self._guarded is not None:
             self._check_guard()
 
@@ -311,12 +308,10 @@ class Engine:
 
     def _link(self, progress: Progress | None) -> None:
         parts = [parts_for(call.lowered.code.name, call.lowered.work, self.threads) for call in self._calls]
-        self._split = any(count > 1 for count in parts)
-        codes: list[Code] = [LOOP, *((LEAD, HELPER) if self._split else ()), *(call.lowered.code for call in self._calls)]
+        split = any(count > 1 for count in parts)
+        codes: list[Code] = [LOOP, *((LEAD, HELPER) if split else ()), *(call.lowered.code for call in self._calls)]
         found = addresses(codes, self.machine, progress)
         self._loop = KERNEL(found[LOOP.name])
-        if self._split:
-            self._lead, self._helper = KERNEL(found[LEAD.name]), found[HELPER.name]
         widths = [len(call.lowered.args) for call in self._calls]
         self._arguments = np.zeros(sum(widths), np.int64)
         self._records = np.zeros((len(self._calls), RECORD), np.int64)
@@ -327,6 +322,9 @@ class Engine:
             start += widths[i]
         owned = (self._records, self._arena, self._constants, self._scratch)
         self._pointers = tuple(array.ctypes.data for array in owned)  # looked up once: it costs microseconds
+        if split:
+            self._pool = Pool(self.threads - 1, self._records, Entries(*(found[code.name] for code in (LOOP, LEAD, HELPER))), *owned[1:])
+            close_with(self, self._pool)
 
     def _allocate_arena(self, nbytes: int, guard: bool) -> np.ndarray:
         if not guard:
@@ -361,14 +359,16 @@ def _stored(values: np.ndarray, kind: TensorType) -> np.ndarray:
     return values if kind.encoding is Encoding.FLOAT32 else quantize(values.astype(np.float32), kind)
 
 
-def _unlock_all() -> None:
-    """Give every engine a lock of its own in a forked child, where the thread that may have held the old one does not exist."""
+def _renew_all() -> None:
+    """In a forked child, where no other thread exists: give every engine a new lock, which one of them may have held, and new helpers."""
     for engine in _ENGINES:
         engine._lock = threading.Lock()
+        if engine._pool is not None:
+            engine._pool.forget()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_all)
+    os.register_at_fork(after_in_child=_renew_all)
 
 
 def _is_halo(call: _Call) -> bool:

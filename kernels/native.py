@@ -54,14 +54,32 @@ def load_acquire(context: Any, address: Any) -> Any:
 
 
 @intrinsic
-def store_release(context: Any, address: Any, value: Any) -> Any:
-    """Write the word at an address after all that was written before."""
+def store(context: Any, address: Any, value: Any) -> Any:
+    """Write the word at an address after all that was written before, as one step in the order of all threads."""
 
     def code(context: Any, builder: ir.IRBuilder, sig: Any, values: list[ir.Value]) -> ir.Value:
-        builder.store_atomic(values[1], _pointer(builder, values[0]), "release", 8)
+        builder.store_atomic(values[1], _pointer(builder, values[0]), "seq_cst", 8)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), code
+
+
+@intrinsic
+def exchange(context: Any, address: Any, value: Any) -> Any:
+    """Write the word at an address, as one step in the order of all threads; the value before."""
+    return types.int64(types.int64, types.int64), lambda c, b, s, v: b.atomic_rmw("xchg", _pointer(b, v[0]), v[1], "seq_cst")
+
+
+@intrinsic
+def replace(context: Any, address: Any, expected: Any, value: Any) -> Any:
+    """Write the word at an address if it is `expected`, as one step in the order of all threads; whether it was."""
+
+    def code(context: Any, builder: ir.IRBuilder, sig: Any, values: list[ir.Value]) -> ir.Value:
+        address, expected, value = values
+        both = builder.cmpxchg(_pointer(builder, address), expected, value, "seq_cst", "seq_cst")
+        return builder.extract_value(both, 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), code
 
 
 @functools.cache
@@ -82,7 +100,7 @@ def pause(machine: Machine) -> Any:
 
 
 def _library_call(name: str, arity: int) -> Any:
-    """A function of the C library that takes addresses and returns an int."""
+    """A function of the C library that takes words and returns an int."""
 
     def code(context: Any, builder: ir.IRBuilder, sig: Any, values: list[ir.Value]) -> ir.Value:
         kind = ir.FunctionType(ir.IntType(32), [_WORD] * arity)
@@ -90,9 +108,12 @@ def _library_call(name: str, arity: int) -> Any:
 
     if arity == 0:
         return intrinsic(lambda context: (types.int64(), code))
-    return intrinsic(lambda context, address: (types.int64(types.int64), code))
+    if arity == 1:
+        return intrinsic(lambda context, first: (types.int64(types.int64), code))
+    return intrinsic(lambda context, first, second: (types.int64(types.int64, types.int64), code))
 
 
 sem_wait = _library_call("sem_wait", 1)
 sem_post = _library_call("sem_post", 1)
 sched_yield = _library_call("sched_yield", 0)
+clock_gettime = _library_call("clock_gettime", 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import threading
@@ -24,7 +23,6 @@ from edge.lower import to_program
 from edge.ops import NO_ACTIVATION
 from edge.program import Program
 from edge.tensors import Encoding, TensorType
-from edge.threads import most_threads
 
 CONV = {
     "stride_h": 1, "stride_w": 1, "pad_top": 1, "pad_bottom": 1, "pad_left": 1, "pad_right": 1,
@@ -226,88 +224,8 @@ def test_a_program_that_asks_for_more_memory_than_there_is(
         edge.load(path)
 
 
-def deep_graph() -> Graph:
-    """Enough work in every layer for it to be split among threads."""
-    random = np.random.default_rng(3)
-    nodes = [
-        Node("conv2d", (f"t{i}",), f"t{i + 1}", CONV, {
-            "filter": random.random((64, 3, 3, 64)) < 0.5,
-            "threshold": random.integers(-20, 20, 64).astype(np.int32),
-        }, (f"layer{i}",))
-        for i in range(1, 6)
-    ]  # fmt: skip
-    first = {"filter": random.integers(-99, 99, (64, 3, 3, 3)).astype(np.int8), "threshold": random.integers(-99, 99, 64).astype(np.int32)}
-    nodes = [Node("conv2d", ("t0",), "t1", CONV, first, ("first",)), *nodes]
-    types = {"t0": TensorType((40, 40, 3), Encoding.UINT8)}
-    types |= {f"t{i}": TensorType((40, 40, 64), Encoding.BITS) for i in range(1, 7)}
-    return Graph("deep", ("t0",), ("t6",), tuple(nodes), types)
-
-
-@pytest.fixture(scope="module")
-def deep() -> Program:
-    return to_program(deep_graph())
-
-
-@pytest.fixture(scope="module")
-def big_pictures() -> np.ndarray:
-    return np.random.default_rng(4).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
-
-
-needs_cores = pytest.mark.skipif(most_threads() < 2, reason="this process may use one core only")
-
-
-@needs_cores
-def test_two_threads_give_what_one_gives(deep: Program, big_pictures: np.ndarray) -> None:
-    one, two = Engine(deep), Engine(deep, threads=2)
-    assert two._records[:, 2].max() > 1, "nothing was split"
-    for _ in range(50):
-        np.testing.assert_array_equal(two.run(big_pictures), one.run(big_pictures))
-
-
-@needs_cores
-def test_engines_with_helpers_run_in_several_threads_at_once(deep: Program, big_pictures: np.ndarray) -> None:
-    expected = Engine(deep).run(big_pictures)
-    engines = [Engine(deep, threads=2) for _ in range(3)]
-    right: list[bool] = []
-
-    def work(number: int) -> None:
-        right.extend(np.array_equal(engines[number % 3].run(big_pictures), expected) for _ in range(30))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(right) == 180
-    assert all(right)
-
-
-@needs_cores
-def test_helpers_end_with_their_engine(deep: Program, big_pictures: np.ndarray) -> None:
-    before = threading.active_count()
-    engine = Engine(deep, threads=2)
-    engine.run(big_pictures)
-    assert threading.active_count() == before + 1
-    del engine
-    gc.collect()
-    assert threading.active_count() == before
-
-
-@needs_cores
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python warns of forks of processes with threads, which this is about
-def test_an_engine_runs_in_a_forked_process(deep: Program, big_pictures: np.ndarray) -> None:
-    engine = Engine(deep, threads=2)
-    expected = engine.run(big_pictures)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if np.array_equal(engine.run(big_pictures), expected) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    np.testing.assert_array_equal(engine.run(big_pictures), expected)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python warns of forks of processes with threads
 def test_a_process_forked_while_another_thread_runs_the_engine_does_not_wait_for_it(engine: Engine, pictures: np.ndarray) -> None:
     expected = engine.run(pictures)
     with engine._lock:  # held, as by a thread inside an inference, at the moment of the fork
