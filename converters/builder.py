@@ -1,7 +1,8 @@
 """What layer functions write into: a builder of graphs, typed access to a layer's configuration, and the registry.
 
 A layer function is `(layer, build) -> tensor`: it adds nodes with `build.add` and returns the name of the tensor that is the layer's
-output, or a tuple of them where the layer has several that are used. To read one more layer of Keras, write such a function under `@reads("ClassName")` in the `layers_*.py` it belongs to.
+output, or a tuple of them where the layer has several that are used. To read one more layer of Keras, write such a function under
+`@reads("ClassName")` in the `layers_*.py` it belongs to.
 
 The graph is in plain form: float filters or +-1 as bools, `binarize` where a layer quantizes its input, batch norm as `affine`, every
 activation a node of its own. Making it small and fast is the work of `edge.converters.passes`.

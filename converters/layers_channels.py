@@ -44,15 +44,18 @@ def _padded(layer: Layer, build: Builder, widths: object, mode: object, value: o
 
 
 def _pad_widths(layer: Layer, widths: object, mode: object, value: object) -> tuple[_Pair, _Pair, _Pair]:
-    pairs = widths if isinstance(widths, list) and len(widths) == 4 else [None]
-    sound = all(isinstance(p, list) and len(p) == 2 and all(isinstance(n, int) and 0 <= n <= MAX_ATTRIBUTE for n in p) for p in pairs)
-    if not sound or any(pairs[0]) or mode != "constant" or value not in (None, 0):
+    pairs = widths if isinstance(widths, list) and len(widths) == 4 and all(_is_pair(pair) for pair in widths) else [[1, 1]]
+    if any(pairs[0]) or mode != "constant" or value not in (None, 0):
         raise layer.error(
             f"pads by {widths!r} with {value!r} in mode {mode!r}, which is not supported; expected zeros, "
             "[[0, 0], [top, bottom], [left, right], [before, after]]"
         )
     rows, columns, depth = ((int(first), int(last)) for first, last in pairs[1:])
     return rows, columns, depth
+
+
+def _is_pair(pair: object) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) and 0 <= n <= MAX_ATTRIBUTE for n in pair)
 
 
 def tf_split(layer: Layer, build: Builder) -> tuple[str, ...]:

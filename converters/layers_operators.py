@@ -6,9 +6,11 @@ of the call, by position or by keyword.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from edge.converters.builder import Builder, Layer, reads
+from edge.converters.builder import Builder, Layer, LayerFunction, reads
 from edge.converters.keras_model import Call
 from edge.converters.layers_activation import activate
 from edge.converters.layers_channels import PAD, tf_pad, tf_split
@@ -32,7 +34,7 @@ _KERAS_3 = {
     "ops.Relu": "relu",
 }
 # Functions of Keras 2 that move values and compute none.
-_MOVES = {"compat.v1.pad": tf_pad, "pad": tf_pad, "split": tf_split}
+_MOVES: Mapping[str, LayerFunction] = {"compat.v1.pad": tf_pad, "pad": tf_pad, "split": tf_split}
 CLASSES = (*_KERAS_3, PAD, "TFOpLambda")
 
 

@@ -175,5 +175,3 @@ def is_bytes(graph: Graph, tensor: str) -> bool:
     """Whether a tensor holds bytes 0..255 that stand for themselves."""
     kind = graph.types[tensor]
     return kind.encoding is U8 and kind.scale == 1.0 and kind.zero_point == 0
-
-

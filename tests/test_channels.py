@@ -84,7 +84,7 @@ def test_parts_that_nobody_uses_are_left_out() -> None:
 )
 def test_other_splits_are_refused(outputs: int, arguments: dict[str, Any]) -> None:
     names = ("split", "split:1", "split:2")[:outputs]
-    with pytest.raises(ModelError, match="splits 12 channels into .* not supported; expected"):
+    with pytest.raises(ModelError, match=r"splits 12 channels into .* not supported; expected"):
         graph_of(lambda_call("split", names, **arguments), outputs=names)
 
 
