@@ -1,8 +1,9 @@
 """Operations on values, pixels or channels alone: lowering (the code is `edge.kernels.elementwise_code` and `edge.kernels.packing_code`).
 
 Every kernel sees its tensors as rows of values, cut into chunks. Where no halo lies between the rows of any operand the whole image is one
-row. Constants per channel are repeated in a derived row whose length, the period, is a multiple of the vector: then a row needs no regard
-to where pixels begin. Where that row would be long, a chunk is one pixel. A chunk is one pixel too where packed pixels have spare bits.
+row. Constants per channel are repeated in a derived row whose length, the period, is a multiple of what is taken at once: then a row needs
+no regard to where pixels begin. Where that row would be long, a chunk is one pixel. A chunk is one pixel too where packed pixels have spare
+bits.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.kernels.arguments import OVERREAD, bounds, is_flat, is_leaky, quantization
+from edge.kernels.arithmetic import quantize
 from edge.kernels.isa import Machine
 from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place, float_bits
-from edge.kernels.shapes import VALUES, MapVariant
+from edge.kernels.shapes import MapVariant
 from edge.ops import Activation
 from edge.tensors import Encoding, TensorType
 
 _CHUNK = 4096  # values, at most, where pixels do not matter
-_LONGEST_PERIOD = 512  # values
+_LONGEST_PERIOD = 1024  # values
 
+_UNBOUNDED = (float_bits(-math.inf), float_bits(math.inf), 0)
 _FUNCTIONS = {Activation.ELU: "elu", Activation.SIGMOID: "sigmoid", Activation.TANH: "tanh"}
 
 
@@ -63,18 +66,23 @@ def _chunks(places: tuple[Place, ...], period: int) -> Chunks:
     return Chunks(rows, values, period * max(1, _CHUNK // period))
 
 
+def _wide(machine: Machine) -> int:
+    """Values that kernels take at once: four registers of float32."""
+    return machine.isa.vector_bytes
+
+
 def _is_channelwise(low: Lowering) -> bool:
     return bool(low.call.constants)
 
 
 def _period(low: Lowering) -> int:
-    """The values after which pixels or constants per channel begin with a vector again; 0 if that takes too long a row."""
-    channels = low.output.channels
-    whole = math.lcm(channels, VALUES)
+    """The values after which pixels or constants per channel begin where a vector does; 0 if that takes too long a row."""
+    channels, wide = low.output.channels, _wide(low.machine)
+    whole = math.lcm(channels, wide)
     packed = any(place.type.encoding is Encoding.BITS for place in (low.input(), low.output))
     if not packed and not _is_channelwise(low):
-        return VALUES
-    return whole if whole in (channels, VALUES) or whole <= _LONGEST_PERIOD else 0
+        return wide
+    return whole if whole in (channels, wide) or whole <= _LONGEST_PERIOD else 0
 
 
 def _channelwise(low: Lowering, role: str, default: float, period: int) -> int:
@@ -90,22 +98,29 @@ def _channelwise(low: Lowering, role: str, default: float, period: int) -> int:
 
 
 def _function(low: Lowering) -> str:
-    """What becomes of the value before it is stored."""
+    """What becomes of the value before it is stored. Quantizing bounds values anyhow."""
     if low.op == "prelu":
         return "prelu"
     if "activation" not in low.call.attrs:
         return "identity"
     if is_leaky(low):
         return "leaky"
-    return _FUNCTIONS.get(Activation(low.i("activation")), "bounded")
+    bounded = "identity" if low.output.type.encoding is Encoding.INT8 else "bounded"
+    return _FUNCTIONS.get(Activation(low.i("activation")), bounded)
 
 
 def _bounds(low: Lowering, function: str) -> tuple[int, int, int]:
-    if function in ("identity", "prelu"):
-        return 0, 0, 0
+    """Lower and upper bound, and the slope below zero; the bounds of an int8 are those of its steps from the zero point."""
     if function == "elu":
         return 0, 0, float_bits(low.f("alpha"))
-    return bounds(low)
+    lower, upper, slope = bounds(low) if "activation" in low.call.attrs else _UNBOUNDED
+    kind = low.output.type
+    if kind.encoding is not Encoding.INT8:
+        return lower, upper, slope
+    with np.errstate(invalid="ignore", over="ignore"):
+        stored = quantize(np.array([lower, upper], np.int32).view(np.float32), kind)
+    steps = [float_bits(float(value) - kind.zero_point) for value in stored]
+    return steps[0], steps[1], slope
 
 
 def _dequantization(kind: TensorType) -> tuple[int, int]:
@@ -141,7 +156,7 @@ def _map_builder(variant: MapVariant) -> Callable[[Machine], KernelFunction]:
     def build(machine: Machine) -> KernelFunction:
         from edge.kernels import elementwise_code
 
-        return elementwise_code.map_kernel(variant)
+        return elementwise_code.map_kernel(variant, _wide(machine))
 
     return build
 
@@ -158,7 +173,7 @@ def _lower_softmax(low: Lowering) -> Lowered:
 def _build_softmax(machine: Machine) -> KernelFunction:
     from edge.kernels import elementwise_code
 
-    return elementwise_code.softmax_kernel()
+    return elementwise_code.softmax_kernel(_wide(machine))
 
 
 # -- bits ----------------------------------------------------------------------------------------------------------------------
@@ -175,13 +190,13 @@ def _lower_binarize(low: Lowering) -> Lowered:
         _channelwise(low, "mul", 1.0, period) if scaled else 0, _channelwise(low, "add", 0.0, period) if scaled else 0,
     )  # fmt: skip
     name = "binarize_scaled" if scaled else "binarize"
-    return Lowered(Code(name, lambda machine: _build_binarize(scaled)), args, work=low.output.type.elements)
+    return Lowered(Code(name, lambda machine: _build_binarize(scaled, machine)), args, work=low.output.type.elements)
 
 
-def _build_binarize(scaled: bool) -> KernelFunction:
+def _build_binarize(scaled: bool, machine: Machine) -> KernelFunction:
     from edge.kernels import packing_code
 
-    return packing_code.binarize_kernel(scaled)
+    return packing_code.binarize_kernel(scaled, _wide(machine))
 
 
 def _lower_unpack(low: Lowering) -> Lowered:
@@ -193,7 +208,7 @@ def _lower_unpack(low: Lowering) -> Lowered:
 def _build_unpack(machine: Machine) -> KernelFunction:
     from edge.kernels import packing_code
 
-    return packing_code.unpack_kernel()
+    return packing_code.unpack_kernel(_wide(machine))
 
 
 def _always(low: Lowering) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from edge.kernels import vecmath
 from edge.kernels.build import KernelFunction, inlined
-from edge.kernels.epilogue import activation, quantizer
+from edge.kernels.epilogue import activation
 from edge.kernels.shapes import VALUES, MapVariant
 from edge.kernels.simd import float_of_bits, vector
 
@@ -17,13 +17,13 @@ from edge.kernels.simd import float_of_bits, vector
 ROWS, COUNT, CHUNK, Y = range(4)
 X, X2 = 6, 9
 SCALE, MUL, ADD, PERIOD = 12, 16, 17, 18  # scale and zero point of both inputs
-LOWER, SLOPE, INVERSE = 19, 21, 22
+LOWER, UPPER, SLOPE, INVERSE, ZERO_POINT = range(19, 24)
 
 _BYTES = {"float32": 4, "int8": 1, "uint8": 1}
 _ELEMENTS = {"float32": "f32", "int8": "i8", "uint8": "u8"}
 
 F = vector("f32", VALUES)
-I = vector("i32", VALUES)  # noqa: E741
+ROUND = 12582912.0  # 1.5 * 2**23: adding it to a float32 below 2**22 leaves the nearest whole number, half to even, in the low bits
 as_float = float_of_bits()
 
 
@@ -55,44 +55,56 @@ def place(args: Any, first: Any, row: Any, chunk: Any) -> Any:
 # -- maps ----------------------------------------------------------------------------------------------------------------------
 
 
-def map_kernel(variant: MapVariant) -> KernelFunction:
-    """The kernel function of a variant, for `edge.kernels.build`."""
+def map_kernel(variant: MapVariant, wide: int) -> KernelFunction:
+    """The kernel function of a variant, for `edge.kernels.build`; it takes `wide` values at once, and `VALUES` of what is left."""
     in_bytes, out_bytes = _BYTES[variant.inputs[0]], _BYTES[variant.output]
-    out = vector(_ELEMENTS[variant.output], VALUES)
-    first, second = (_real(variant.inputs[0], SCALE + 2 * i) for i in range(2))
-    function, finish = _function(variant.function), _finish(variant.output)
-    channelwise, two = variant.channelwise, len(variant.inputs) == 2
-    sloped = variant.function == "prelu"
+    out, rest = (vector(_ELEMENTS[variant.output], lanes) for lanes in (wide, VALUES))
+    many, few = _step(variant, wide), _step(variant, VALUES)
 
     @inlined
     def body(args: Any, arena: Any, constants: Any, row: Any, chunk: Any, count: Any) -> None:
         x, x2, y = place(args, X, row, chunk), place(args, X2, row, chunk), place(args, Y, row, chunk)
         channel = 0
-        for i in range(0, count, VALUES):
-            value = first(args, arena, x + in_bytes * i)
-            if two:
-                value = value + second(args, arena, x2 + in_bytes * i)
-            if channelwise:
-                scaled = value * F.load(constants, args[MUL] + 4 * channel)
-                if sloped:
-                    value = F.where_less(value, F.splat(0.0), scaled, value)
-                else:
-                    value = scaled + F.load(constants, args[ADD] + 4 * channel)
-                channel += VALUES
-                if channel == args[PERIOD]:
-                    channel = 0
-            stored = finish(args, function(args, value))
-            if count - i >= VALUES:
-                out.store(arena, y + out_bytes * i, stored)
-            else:
-                out.store_first(arena, y + out_bytes * i, stored, count - i)
+        whole = count - count % wide
+        for i in range(0, whole, wide):
+            out.store(arena, y + out_bytes * i, many(args, arena, constants, x + in_bytes * i, x2 + in_bytes * i, channel))
+            channel += wide
+            if channel == args[PERIOD]:
+                channel = 0
+        for i in range(whole, count, VALUES):
+            stored = few(args, arena, constants, x + in_bytes * i, x2 + in_bytes * i, channel)
+            rest.store_first(arena, y + out_bytes * i, stored, count - i)
+            channel += VALUES
 
     return chunked(body)
 
 
-def _real(encoding: str, scale: int) -> Any:
+def _step(variant: MapVariant, lanes: int) -> Any:
+    """step(args, arena, constants, x, x2, channel) = what is stored for the `lanes` values at x (and x2)."""
+    f = vector("f32", lanes)
+    first, second = (_real(variant.inputs[0], SCALE + 2 * i, lanes) for i in range(2))
+    function, finish = _function(variant.function, lanes), _finish(variant.output, lanes)
+    channelwise, two, sloped = variant.channelwise, len(variant.inputs) == 2, variant.function == "prelu"
+
+    @inlined
+    def step(args: Any, arena: Any, constants: Any, x: Any, x2: Any, channel: Any) -> Any:
+        value = first(args, arena, x)
+        if two:
+            value = value + second(args, arena, x2)
+        if channelwise:
+            scaled = value * f.load(constants, args[MUL] + 4 * channel)
+            if sloped:
+                value = f.where_less(value, f.splat(0.0), scaled, value)
+            else:
+                value = scaled + f.load(constants, args[ADD] + 4 * channel)
+        return finish(args, function(args, value))
+
+    return step
+
+
+def _real(encoding: str, scale: int, lanes: int) -> Any:
     """What stored values stand for; scale and zero point are the arguments from `scale` on."""
-    source = vector(_ELEMENTS[encoding], VALUES)
+    source, f, i = vector(_ELEMENTS[encoding], lanes), vector("f32", lanes), vector("i32", lanes)
     floating = encoding == "float32"
 
     @inlined
@@ -100,29 +112,34 @@ def _real(encoding: str, scale: int) -> Any:
         stored = source.load(arena, at)
         if floating:
             return stored
-        return I.to_f32(source.to_i32(stored) - I.splat(args[scale + 1])) * F.splat(as_float(args[scale]))
+        return i.to_f32(source.to_i32(stored) - i.splat(args[scale + 1])) * f.splat(as_float(args[scale]))
 
     return real
 
 
-def _finish(output: str) -> Any:
-    """A float32 value as it is stored."""
-    if output == "int8":
-        return quantizer(INVERSE, VALUES)
+def _finish(output: str, lanes: int) -> Any:
+    """A float32 value as it is stored. The bounds of an int8 are those of its steps from the zero point, the activation's among them."""
+    f, i, q = vector("f32", lanes), vector("i32", lanes), vector("i8", lanes)
+    integer = output == "int8"
 
     @inlined
-    def as_it_is(args: Any, value: Any) -> Any:
-        return value
+    def finish(args: Any, value: Any) -> Any:
+        if not integer:
+            return value
+        steps = value * f.splat(as_float(args[INVERSE]))
+        # high and low take the bound where the value is not a number.
+        steps = f.low(f.high(steps, f.splat(as_float(args[LOWER]))), f.splat(as_float(args[UPPER])))
+        return i.to_i8(i.of_bits(steps + f.splat(ROUND))) + q.splat(args[ZERO_POINT])
 
-    return as_it_is
+    return finish
 
 
-def _function(name: str) -> Any:
-    if name in ("bounded", "leaky"):
-        return activation(LOWER, name == "leaky", VALUES)
-    if name == "elu":
-        return _elu()
-    return _unary({"sigmoid": vecmath.sigmoid, "tanh": vecmath.tanh}[name](VALUES) if name in ("sigmoid", "tanh") else _identity)
+def _function(name: str, lanes: int) -> Any:
+    if name in _OF_ARGUMENTS:
+        return _OF_ARGUMENTS[name](lanes)
+    if name == "sigmoid":
+        return _unary(vecmath.sigmoid(lanes))
+    return _unary(vecmath.tanh(lanes) if name == "tanh" else _identity)
 
 
 @inlined
@@ -140,51 +157,85 @@ def _unary(function: Any) -> Any:
     return apply
 
 
-def _elu() -> Any:
-    expm1 = vecmath.expm1_of_negative(VALUES)
+def _bounded(lanes: int) -> Any:
+    """ReLU, or nothing."""
+    return activation(LOWER, False, lanes)
+
+
+def _leaky(lanes: int) -> Any:
+    """Leaky ReLU."""
+    f = vector("f32", lanes)
+
+    @inlined
+    def slope(args: Any, value: Any) -> Any:
+        return f.where_less(value, f.splat(0.0), value * f.splat(as_float(args[SLOPE])), value)
+
+    return slope
+
+
+def _elu(lanes: int) -> Any:
+    f, expm1 = vector("f32", lanes), vecmath.expm1_of_negative(lanes)
 
     @inlined
     def elu(args: Any, value: Any) -> Any:
-        zero = F.splat(0.0)
-        below = expm1(F.atmost(value, zero)) * F.splat(as_float(args[SLOPE]))
-        return F.where_less(value, zero, below, value)
+        zero = f.splat(0.0)
+        below = expm1(f.atmost(value, zero)) * f.splat(as_float(args[SLOPE]))
+        return f.where_less(value, zero, below, value)
 
     return elu
+
+
+_OF_ARGUMENTS = {"bounded": _bounded, "leaky": _leaky, "elu": _elu}
 
 
 # -- softmax -------------------------------------------------------------------------------------------------------------------
 
 
-def softmax_kernel() -> KernelFunction:
+def softmax_kernel(wide: int) -> KernelFunction:
     """exp(x - max) / sum of the same over a chunk, which is a pixel; a value that is not a number makes the whole pixel so."""
-    exp = vecmath.exp(VALUES)
     lowest = float("-inf")
+    wider = vector("f32", wide)
+    powers, rest_powers = _powers(wide), _powers(VALUES)
 
     @inlined
-    def largest(arena: Any, x: Any, count: Any) -> Any:
-        found = F.splat(lowest)
-        for i in range(0, count, VALUES):
-            found = F.atleast(F.first(count - i, F.load(arena, x + 4 * i), F.splat(lowest)), found)
-        return F.largest(found)
-
-    @inlined
-    def put(arena: Any, y: Any, i: Any, count: Any, value: Any) -> None:
-        if count - i >= VALUES:
-            F.store(arena, y + 4 * i, value)
-        else:
-            F.store_first(arena, y + 4 * i, value, count - i)
+    def largest(arena: Any, x: Any, whole: Any, count: Any) -> Any:
+        found = wider.splat(lowest)
+        for i in range(0, whole, wide):
+            found = wider.atleast(wider.load(arena, x + 4 * i), found)
+        rest = F.splat(lowest)
+        for i in range(whole, count, VALUES):
+            rest = F.atleast(F.first(count - i, F.load(arena, x + 4 * i), F.splat(lowest)), rest)
+        return F.largest(F.atleast(rest, F.splat(wider.largest(found))))
 
     @inlined
     def body(args: Any, arena: Any, constants: Any, row: Any, chunk: Any, count: Any) -> None:
         x, y = place(args, X, row, chunk), place(args, Y, row, chunk)
-        most = F.splat(largest(arena, x, count))
-        total = F.splat(0.0)
-        for i in range(0, count, VALUES):
-            power = exp(F.load(arena, x + 4 * i) - most)
-            total = total + F.first(count - i, power, F.splat(0.0))
-            put(arena, y, i, count, power)
-        whole = F.splat(F.total(total))
-        for i in range(0, count, VALUES):
-            put(arena, y, i, count, F.load(arena, y + 4 * i) / whole)
+        whole = count - count % wide
+        most = largest(arena, x, whole, count)
+        total, rest = wider.splat(0.0), F.splat(0.0)
+        for i in range(0, whole, wide):
+            power = powers(arena, x + 4 * i, most)
+            wider.store(arena, y + 4 * i, power)
+            total = total + power
+        for i in range(whole, count, VALUES):
+            power = rest_powers(arena, x + 4 * i, most)
+            F.store_first(arena, y + 4 * i, power, count - i)
+            rest = rest + F.first(count - i, power, F.splat(0.0))
+        share = 1.0 / (wider.total(total) + F.total(rest))
+        for i in range(0, whole, wide):
+            wider.store(arena, y + 4 * i, wider.load(arena, y + 4 * i) * wider.splat(share))
+        for i in range(whole, count, VALUES):
+            F.store_first(arena, y + 4 * i, F.load(arena, y + 4 * i) * F.splat(share), count - i)
 
     return chunked(body)
+
+
+def _powers(lanes: int) -> Any:
+    """powers(arena, x, most) = exp of the `lanes` values at x less `most`."""
+    f, exp = vector("f32", lanes), vecmath.exp(lanes)
+
+    @inlined
+    def powers(arena: Any, x: Any, most: Any) -> Any:
+        return exp(f.load(arena, x) - f.splat(most))
+
+    return powers

@@ -29,10 +29,23 @@ _LN2_LOW = float(np.float32(np.log(2) - _LN2_HIGH))
 _P0, _P1, _P2, _P3, _P4 = 0.4999999403953552, 0.1666652113199234, 0.04166838899254799, 0.00836874544620514, 0.0013814539415761828
 _ROUND = 12582912.0  # 1.5 * 2**23: adding it to a small float32 leaves its nearest whole number in the low bits
 _ROUND_BITS = 0x4B400000
+_SIGN = -(1 << 31)
 _BIAS = 127  # of a float32's exponent
 _MANTISSA_BITS = 23
 _ZERO_BELOW, _INFINITE_ABOVE = -104.0, 89.0  # exp is 0 or infinite there
 _MINUS_ONE_BELOW = -18.0  # expm1 is -1 there
+
+
+@functools.cache
+def _negative_magnitude(lanes: int) -> Any:
+    """-|x|."""
+    v, i = vector("f32", lanes), vector("i32", lanes)
+
+    @inlined
+    def negated(x: Any) -> Any:
+        return v.of_bits(i.of_bits(x) | i.splat(_SIGN))
+
+    return negated
 
 
 @functools.cache
@@ -68,16 +81,28 @@ def _power_of_two(lanes: int) -> Any:
 
 
 @functools.cache
+def _scaled(lanes: int) -> Any:
+    """scaled(x, n) = x 2^n, rounded once, for x in [0.5, 2] and n from -151 to 129."""
+    i, power = vector("i32", lanes), _power_of_two(lanes)
+
+    @inlined
+    def scaled(x: Any, n: Any) -> Any:
+        half = i.shift_right(n, 1)  # in two steps, as 2^n may lie outside the normal numbers
+        return (x * power(half)) * power(n - half)
+
+    return scaled
+
+
+@functools.cache
 def exp(lanes: int) -> Any:
     """exp(x)."""
-    v, i = vector("f32", lanes), vector("i32", lanes)
-    reduce, power = reduced(lanes), _power_of_two(lanes)
+    v = vector("f32", lanes)
+    reduce, scaled = reduced(lanes), _scaled(lanes)
 
     @inlined
     def exponential(x: Any) -> Any:
         n, q = reduce(v.atmost(v.atleast(x, v.splat(_ZERO_BELOW)), v.splat(_INFINITE_ABOVE)))
-        half = i.shift_right(n, 1)  # in two steps, as 2^n may lie outside the normal numbers
-        return ((q + v.splat(1.0)) * power(half)) * power(n - half)
+        return scaled(q + v.splat(1.0), n)
 
     return exponential
 
@@ -101,13 +126,14 @@ def expm1_of_negative(lanes: int) -> Any:
 def sigmoid(lanes: int) -> Any:
     """1 / (1 + exp(-x)), as exp(x) / (1 + exp(x)) below 0, where it is small."""
     v = vector("f32", lanes)
-    exponential = exp(lanes)
+    negated, reduce, scaled = _negative_magnitude(lanes), reduced(lanes), _scaled(lanes)
 
     @inlined
     def logistic(x: Any) -> Any:
-        zero, one = v.splat(0.0), v.splat(1.0)
-        e = exponential(v.where_less(x, zero, x, zero - x))
-        return v.where_less(x, zero, e, one) / (one + e)
+        one = v.splat(1.0)
+        n, q = reduce(v.atleast(negated(x), v.splat(_ZERO_BELOW)))
+        e = scaled(q + one, n)
+        return v.where_less(x, v.splat(0.0), e, one) / (one + e)
 
     return logistic
 
@@ -115,14 +141,13 @@ def sigmoid(lanes: int) -> Any:
 @functools.cache
 def tanh(lanes: int) -> Any:
     """-t / (2 + t) with t = expm1(-2 |x|), and the sign of x."""
-    v = vector("f32", lanes)
-    exponential = expm1_of_negative(lanes)
+    v, i = vector("f32", lanes), vector("i32", lanes)
+    negated, exponential = _negative_magnitude(lanes), expm1_of_negative(lanes)
 
     @inlined
     def tangent(x: Any) -> Any:
-        zero = v.splat(0.0)
-        t = exponential(v.where_less(x, zero, x + x, zero - (x + x)))
-        y = t / (v.splat(2.0) + t)
-        return v.where_less(x, zero, y, zero - y)
+        t = exponential(negated(x + x))
+        y = i.of_bits(t / (v.splat(2.0) + t))
+        return v.of_bits((y & i.splat(~_SIGN)) | (i.of_bits(x) & i.splat(_SIGN)))
 
     return tangent
