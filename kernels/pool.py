@@ -14,6 +14,7 @@ from edge.kernels.shapes import PoolVariant, pool_lanes
 from edge.tensors import Encoding
 
 _ELEMENTS = {Encoding.FLOAT32: ("f32", 4), Encoding.INT8: ("i8", 1), Encoding.UINT8: ("u8", 1)}
+_UNROLLED = (2, 3)
 _WORDS = {1: "i8", 2: "i16", 4: "i32"}  # of packed pixels; longer ones are of 64-bit words
 
 
@@ -32,12 +33,14 @@ def _variant(low: Lowering) -> PoolVariant:
     width = 4 if averaged else nbytes  # of a lane of the accumulator
     lanes = pool_lanes(low.machine, width, low.output.pixel_bytes // nbytes)
     packed = low.call.inputs[0].encoding is Encoding.BITS
-    return PoolVariant("average" if averaged else "max", element, lanes, packed, _flips(low), _takes_pairs(low))
+    return PoolVariant("average" if averaged else "max", element, lanes, packed, _flips(low), *_known_window(low))
 
 
-def _takes_pairs(low: Lowering) -> bool:
-    padding = sum(low.i(f"pad_{side}") for side in ("top", "bottom", "left", "right"))
-    return (low.i("window_h"), low.i("window_w"), padding) == (2, 2, 0)
+def _known_window(low: Lowering) -> tuple[int, bool]:
+    """The size of a square window whose taps the code unrolls, 0 for others, and whether some windows reach out of the image."""
+    height, width = low.i("window_h"), low.i("window_w")
+    known = height if height == width and height in _UNROLLED else 0
+    return known, not known or any(low.i(f"pad_{side}") for side in ("top", "bottom", "left", "right"))
 
 
 def _flips(low: Lowering) -> bool:

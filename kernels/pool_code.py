@@ -28,28 +28,35 @@ def kernel(variant: PoolVariant) -> KernelFunction:
     group = GROUP * lanes
     v = vector(variant.element, lanes)
     reduce = _REDUCTIONS[variant.reduction](variant)
-    pairs = variant.pairs
+    size, clipped_too = variant.window, variant.clipped
 
     @inlined
-    def pixel(args: Any, arena: Any, constants: Any, top: Any, left: Any, out: Any, first: Any, end: Any) -> None:
-        """One output pixel whose window starts at (top, left), which may lie outside the image."""
-        if pairs:
-            y0, y1, x0, x1 = top, top + 2, left, left + 2
-        else:
-            y0 = max(top, 0)
-            y1 = min(top + args[WINDOW_H], args[HEIGHT_IN])
-            x0 = max(left, 0)
-            x1 = min(left + args[WINDOW_W], args[WIDTH_IN])
-        corner = args[X] + y0 * args[X_ROW] + x0 * args[X_PIXEL]
-        clipped = (y0 > top) | (x0 > left)
+    def row_of_vectors(
+        args: Any, arena: Any, constants: Any, corner: Any, rows: Any, columns: Any, clipped: Any, out: Any, first: Any, end: Any
+    ) -> None:
+        """One output pixel whose window, `rows` x `columns` inside the image, starts at arena + corner."""
         for channel in range(first, end, lanes):
             at = channel * nbytes
-            result = reduce(args, arena, constants, corner + at, y1 - y0, x1 - x0, clipped, at)
+            result = reduce(args, arena, constants, corner + at, rows, columns, clipped, at)
             remaining = args[COUNT] - channel
             if remaining >= lanes:
                 v.store(arena, out + at, result)
             else:
                 v.store_first(arena, out + at, result, remaining)
+
+    @inlined
+    def pixel(args: Any, arena: Any, constants: Any, top: Any, left: Any, out: Any, first: Any, end: Any) -> None:
+        """One output pixel whose window starts at (top, left), which may lie outside the image."""
+        inside = (top >= 0) & (left >= 0) & (top + size <= args[HEIGHT_IN]) & (left + size <= args[WIDTH_IN])
+        if size > 0 and (inside or not clipped_too):  # taps that are known are unrolled
+            corner = args[X] + top * args[X_ROW] + left * args[X_PIXEL]
+            row_of_vectors(args, arena, constants, corner, size, size, False, out, first, end)
+        else:
+            y0, y1 = max(top, 0), min(top + args[WINDOW_H], args[HEIGHT_IN])
+            x0, x1 = max(left, 0), min(left + args[WINDOW_W], args[WIDTH_IN])
+            corner = args[X] + y0 * args[X_ROW] + x0 * args[X_PIXEL]
+            clipped = (y0 > top) | (x0 > left)
+            row_of_vectors(args, arena, constants, corner, y1 - y0, x1 - x0, clipped, out, first, end)
 
     def pool2d(args: Any, arena: Any, constants: Any, scratch: Any, part: Any, parts: Any) -> None:
         groups = (args[COUNT] + group - 1) // group

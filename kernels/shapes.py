@@ -118,7 +118,8 @@ class DepthwiseVariant:
     """What the code of a depthwise convolution is specialised for; everything else is an argument.
 
     `repeats` says how often a vector repeats every channel it reads (0: not evenly, channels come from a table); `scaled` and `leaky` are
-    as in `ConvVariant`.
+    as in `ConvVariant`. `dot` is the number of columns that one instruction sums (0: taps one by one); then `taps_w` is the width of the
+    window and `pair` the number of pixels that share the columns they read.
     """
 
     kind: str
@@ -128,11 +129,30 @@ class DepthwiseVariant:
     repeats: int
     scaled: bool
     leaky: bool
+    dot: int = 0
+    taps_w: int = 0
+    pair: int = 1
 
     @property
     def name(self) -> str:
         flags = "".join(letter for letter, on in zip("sl", (self.scaled, self.leaky), strict=True) if on)
-        return f"depthwise_conv2d_{self.kind}_{self.output}_{self.pixels}x{self.lanes}_{self.repeats}{flags}"
+        taps = f"_{self.dot}of{self.taps_w}by{self.pair}" if self.dot else ""
+        return f"depthwise_conv2d_{self.kind}_{self.output}_{self.pixels}x{self.lanes}_{self.repeats}{flags}{taps}"
+
+
+def depthwise_lanes(machine: Machine, channels: int) -> int:
+    """Channels of a depthwise tile; AVX2 takes a cache line of float32, two registers: lines of many channels displace each other."""
+    return 16 if channels > 8 and machine.isa.vector_bytes >= 32 else 8
+
+
+_MOST_DOT_TAPS = 8
+
+
+def depthwise_dot(machine: Machine, taps_w: int) -> int:
+    """How many columns of an int8 row one instruction sums on this machine, 0 if there is none or the window is too wide to unroll."""
+    if taps_w > _MOST_DOT_TAPS or machine.isa.vector_bytes < 32:
+        return 0
+    return 4 if {"avx512vnni", "avx512vl"} <= machine.features else 2
 
 
 def depthwise_repeats(lanes: int, multiplier: int) -> int:
@@ -154,7 +174,7 @@ def depthwise_pixels(machine: Machine, lanes: int, width: int, *, gathered: bool
 class PoolVariant:
     """What the code of a pool is specialised for: `reduction` (max, average), the element of a pixel and how many are taken at once.
 
-    `pairs`: the window is 2 x 2 and lies inside the image everywhere.
+    `window` is the size of a square window whose taps are unrolled, 0 for others; `clipped`: some windows reach out of the image.
     """
 
     reduction: str
@@ -162,13 +182,14 @@ class PoolVariant:
     lanes: int
     packed: bool
     flipped: bool
-    pairs: bool
+    window: int
+    clipped: bool
 
     @property
     def name(self) -> str:
         kind = "bits_" if self.packed else ""
-        flags = "".join(letter for letter, on in zip("fp", (self.flipped, self.pairs), strict=True) if on)
-        return f"{self.reduction}_pool2d_{kind}{self.element}x{self.lanes}{flags}"
+        flags = "".join(letter for letter, on in zip("fc", (self.flipped, self.clipped), strict=True) if on)
+        return f"{self.reduction}_pool2d_{kind}{self.element}x{self.lanes}_{self.window}{flags}"
 
 
 def pool_lanes(machine: Machine, lane_bytes: int, count: int) -> int:
