@@ -192,14 +192,18 @@ def _check_accumulator(call: OpCall, terms: int) -> None:
     need(terms * largest <= MAX_ACCUMULATOR, f"{terms} products may overflow the 32-bit accumulator")
 
 
+def _check_pad_ones(call: OpCall) -> None:
+    need(call.i("pad_ones") in (0, 1), "pad_ones must be 0 or 1")
+    need(not call.i("pad_ones") or call.inputs[0].encoding is BITS, "pad_ones needs a packed input")
+
+
 def _conv2d_shape(call: OpCall) -> tuple[int, ...]:
     channels_out, taps_h, taps_w, depth = _filter_shape(call, rank=4)
     groups, channels = call.i("groups"), call.inputs[0].hwc[2]
     need(1 <= groups <= channels and channels % groups == 0, f"groups {groups} must divide the {channels} input channels")
     need(channels_out % groups == 0, f"groups {groups} must divide the {channels_out} output channels")
     need(depth == channels // groups, f"filter depth is {depth}, expected {channels // groups}")
-    need(call.i("pad_ones") in (0, 1), "pad_ones must be 0 or 1")
-    need(not call.i("pad_ones") or call.inputs[0].encoding is BITS, "pad_ones needs a packed input")
+    _check_pad_ones(call)
     _check_epilogue(call, channels_out)
     _check_accumulator(call, taps_h * taps_w * depth)
     rows, columns = _window_shape(call, *_effective(call, taps_h, taps_w))
@@ -220,7 +224,7 @@ def _depthwise_shape(call: OpCall) -> tuple[int, ...]:
     channels = call.inputs[0].hwc[2]
     need(channels_out % channels == 0, f"{channels_out} filters are no multiple of the {channels} channels")
     need(call.i("groups") == channels, f"groups must be the {channels} channels, got {call.i('groups')}")
-    need(call.i("pad_ones") == 0, "pad_ones needs a packed convolution")
+    _check_pad_ones(call)
     _check_epilogue(call, channels_out)
     _check_accumulator(call, taps_h * taps_w)
     rows, columns = _window_shape(call, *_effective(call, taps_h, taps_w))
@@ -256,7 +260,7 @@ _INT8_FILTERS = {(I8, I8, I8), (I8, I8, F32), (I8, I8, BITS), (U8, I8, F32), (U8
 _PACKED = {(BITS, BITS, F32), (BITS, BITS, BITS), (BITS, BITS, I8)}
 _CONV_SIGNATURES = frozenset(_FLOAT_FILTERS | _INT8_FILTERS | _PACKED)
 _RESIDUAL_SIGNATURES = frozenset((source, stored, output) for source, stored, _ in _CONV_SIGNATURES for output in (F32, BITS))
-_DEPTHWISE_SIGNATURES = frozenset(_FLOAT_FILTERS | {(I8, I8, I8), (I8, I8, F32), (U8, I8, F32), (U8, I8, I8)})
+_DEPTHWISE_SIGNATURES = frozenset(_FLOAT_FILTERS | _PACKED | {(I8, I8, I8), (I8, I8, F32), (U8, I8, F32), (U8, I8, I8)})
 
 
 # -- the rest ------------------------------------------------------------------------------------------------------------------

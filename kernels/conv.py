@@ -31,7 +31,7 @@ _KINDS = {
     (Encoding.FLOAT32, Encoding.INT8): "f32i8",
     (Encoding.FLOAT32, Encoding.BITS): "f32bits",
 }
-_NEVER = np.iinfo(np.int32).max  # differing bits that no pixel has
+NEVER = np.iinfo(np.int32).max  # differing bits that no pixel has
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Window:
     groups: int = 1
 
 
-def _window(low: Lowering) -> Window:
+def window_of(low: Lowering) -> Window:
     if low.op == "dense":
         return Window()
     return Window(
@@ -108,8 +108,8 @@ def _has_threshold(low: Lowering) -> bool:
     return "threshold" in low.call.constants
 
 
-def _packed_table(low: Lowering, window: Window) -> tuple[np.ndarray, Borders]:
-    signs = 1 - 2 * low.array("filter").astype(np.int8)
+def packed_table(low: Lowering, window: Window, signs: np.ndarray) -> tuple[np.ndarray, Borders]:
+    """The table of a packed input for filters of signs (O, kh, kw, I), and its border classes."""
     borders = _borders(low, window, signs)
     products = signs[0].size
     true_zero = products - borders.outside  # acc at p = 0
@@ -129,15 +129,24 @@ def _integer_table(low: Lowering) -> tuple[np.ndarray, Borders]:
 
 
 def _table(low: Lowering, window: Window) -> tuple[int, int, int, int]:
-    """(offset of the table, bytes of a class, offsets of the class bytes of every row and column), as arguments."""
+    """The arguments of `class_table`."""
     kind = _kind(low)
     if kind.startswith("f32"):
         return 0, 0, 0, 0
-    table, borders = _packed_table(low, window) if kind == "bits" else _integer_table(low)
+    if kind == "bits":
+        table, borders = packed_table(low, window, 1 - 2 * low.array("filter").astype(np.int8))
+        return class_table(low, table, borders, NEVER)
+    return class_table(low, *_integer_table(low), np.iinfo(np.int32).min)
+
+
+def class_table(low: Lowering, table: np.ndarray, borders: Borders, fill: int, spare: int = OVERREAD) -> tuple[int, int, int, int]:
+    """(offset of the table, bytes of a class, offsets of the class bytes of every row and column), as arguments.
+
+    `spare` channels after the last have `fill`, which gives bit 0.
+    """
     row_classes, column_classes, channels = table.shape
-    fill = _NEVER if kind == "bits" else np.iinfo(np.int32).min  # spare lanes give bit 0
-    padded = np.full((row_classes, column_classes, channels + OVERREAD), fill, np.int32)
-    padded[..., :channels] = np.clip(table, np.iinfo(np.int32).min, _NEVER)
+    padded = np.full((row_classes, column_classes, channels + spare), fill, np.int32)
+    padded[..., :channels] = np.clip(table, np.iinfo(np.int32).min, NEVER)
     class_bytes = 4 * padded.shape[2]
     rows = borders.rows.astype(np.int64) * column_classes * class_bytes
     columns = borders.columns.astype(np.int64) * class_bytes
@@ -189,7 +198,7 @@ def _group_bytes(image: Place, groups: int) -> int:
 
 def _accepts(low: Lowering) -> bool:
     """Groups of packed channels must start and end on whole bytes, on both sides."""
-    groups = _window(low).groups
+    groups = window_of(low).groups
     inside, outside = low.input(), low.signs or low.output
     reads = inside.type.encoding is not Encoding.BITS or reads_packed_groups(inside.channels, groups)
     return reads and (outside.type.encoding is not Encoding.BITS or writes_packed_groups(outside.channels, groups))
@@ -197,7 +206,7 @@ def _accepts(low: Lowering) -> bool:
 
 def _variant(low: Lowering, machine: Machine, kind: str, masked: bool) -> ConvVariant:
     out = low.output
-    channels = low.call.constants["filter"].shape[0] // _window(low).groups
+    channels = low.call.constants["filter"].shape[0] // window_of(low).groups
     widths = lanes(channels)
     block = widths[0]
     tail = widths[-1] if len(widths) > 1 and channels % BLOCK else 0
@@ -223,7 +232,7 @@ def _residual(low: Lowering) -> Residual | None:
 
 
 def _lower(low: Lowering) -> Lowered:
-    window, kind = _window(low), _kind(low)
+    window, kind = window_of(low), _kind(low)
     image, out = low.input(), low.output
     layout = filter_layout(low.op, low.call)
     segment, masked = _segment_arguments(low, window, layout, kind)

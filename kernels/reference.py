@@ -212,7 +212,7 @@ def _depthwise_conv2d(case: _Case) -> Array:
     image = _operand(case)
     weights = _filter(case, image)
     total = None
-    for row, column, seen in _conv_window(case.call, *weights.shape[:2]).taps(_pad(case, image, 0)):
+    for row, column, seen in _conv_window(case.call, *weights.shape[:2]).taps(_pad(case, image, case.call.i("pad_ones"))):
         repeated = np.repeat(seen, weights.shape[2] // seen.shape[2], axis=2)
         start = np.zeros_like(repeated) if total is None else total
         total = _multiply_add(repeated, weights[row, column], start)

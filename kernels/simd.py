@@ -73,6 +73,11 @@ def address(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value, kind: ir
     return builder.bitcast(builder.gep(octet, [offset]), kind.as_pointer())
 
 
+def opaque(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
+    """The same pointer, of which LLVM knows nothing: addresses are then computed from it, instead of kept running one by one in a loop."""
+    return builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], side_effect=False)
+
+
 def splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.Value:
     """A vector with every lane equal to `scalar`."""
     undefined = ir.Constant(kind, ir.Undefined)

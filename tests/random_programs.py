@@ -81,10 +81,12 @@ def _conv2d(m: _Maker, x: str) -> str:
 
 def _depthwise(m: _Maker, x: str) -> str:
     output = m.output(x)
-    if BITS in (output.encoding, m.kind(x).encoding):
-        raise OpError("no packed depthwise convolution")
+    packed = m.kind(x).encoding is BITS
+    if output.encoding is BITS and not packed:
+        raise OpError("no depthwise convolution packs numbers")
     steps = {name: m.one((1, 1, 2, 3)) for name in ("stride_h", "stride_w", "dilation_h", "dilation_w")}
-    return m.build.depthwise(x, m.one((1, 1, 2, 3)), stored=m.stored(x), output=output, **steps, **m.pads(), **m.fused())
+    more = {"pad_ones": m.one((0, 1)) if packed else 0, **(NO_ACTIVATION if output.encoding is BITS else m.fused())}
+    return m.build.depthwise(x, m.one((1, 1, 2, 3)), stored=m.stored(x), output=output, **steps, **m.pads(), **more)
 
 
 def _dense(m: _Maker, x: str) -> str:

@@ -244,7 +244,7 @@ def depthwise_conv2d(draw: Draw, signature: Signature, given: Fixed | None = Non
         "depthwise_conv2d", [draw.kind((rows.size, columns.size, channels), signature[0])], draw.kind((1,), signature[2]), constants,
         {
             **_window_attrs(rows, columns), "dilation_h": rows.dilation, "dilation_w": columns.dilation,
-            "groups": channels, "pad_ones": 0, **draw.activation(given.activation),
+            "groups": channels, "pad_ones": draw.integer(0, 1) if signature[0] is BITS else 0, **draw.activation(given.activation),
         },
         special=False,
     )  # fmt: skip

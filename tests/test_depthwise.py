@@ -1,0 +1,68 @@
+"""Depthwise convolutions that random cases do not reach: long windows, channels repeated often, images smaller than the window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kernel_runs import Run, assert_agrees
+from strategies import Case, Draw
+
+from edge.kernels.isa import available, detect
+from edge.kernels.tile import has_fma
+from edge.ops import NO_ACTIVATION, OPS
+from edge.tensors import Encoding
+
+BITS, FLOAT32, INT8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8
+MACHINES = [detect(isa.name) for isa in available()]
+
+
+def case(
+    shape: tuple[int, int, int], taps: tuple[int, int], source: Encoding, output: Encoding, *, multiplier: int = 1, stride: int = 1,
+    pad: int = 0, pad_ones: int = 0,
+) -> Case:  # fmt: skip
+    draw = Draw(7)
+    channels = shape[2] * multiplier
+    stored = BITS if source is BITS else INT8
+    constants = {"filter": draw.builder.values(stored, (*taps, channels))}
+    if output is BITS:
+        constants["threshold"] = draw.random.integers(-3, 4, channels).astype(np.int32)
+    else:
+        constants["scale"] = draw.random.uniform(0.001, 0.01, channels).astype(np.float32)
+    attrs = {name: 0 for name in OPS["depthwise_conv2d"].attrs} | NO_ACTIVATION | {"groups": shape[2], "pad_ones": pad_ones}
+    attrs |= {"stride_h": stride, "stride_w": stride, "dilation_h": 1, "dilation_w": 1}
+    attrs |= {f"pad_{side}": pad for side in ("top", "bottom", "left", "right")}
+    return draw.finish("depthwise_conv2d", [draw.kind(shape, source)], draw.kind((1,), output), constants, attrs, special=False)
+
+
+def check(one: Case) -> None:
+    for machine in MACHINES:
+        for at_end in (False, True):
+            assert_agrees(one, Run(one, machine, at_end=at_end).run().values, fused=has_fma(machine))
+
+
+@pytest.mark.parametrize("output", [FLOAT32, BITS])
+@pytest.mark.parametrize("taps", [(15, 17), (16, 16)], ids=str)
+def test_counts_of_long_windows_do_not_overflow(taps: tuple[int, int], output: Encoding) -> None:
+    one = case((16, 17, 20), taps, BITS, output)
+    check(one)
+    one.node.constants["filter"][...] = True
+    one.inputs[0][...] = False  # all signs differ
+    check(one)
+
+
+@pytest.mark.parametrize("output", [FLOAT32, INT8, BITS])
+@pytest.mark.parametrize("multiplier", [2, 3, 8, 11, 64])
+def test_signs_are_read_by_several_filters(multiplier: int, output: Encoding) -> None:
+    check(case((3, 5, 9), (3, 3), BITS, output, multiplier=multiplier, pad=1))
+
+
+@pytest.mark.parametrize("pad_ones", [0, 1])
+@pytest.mark.parametrize("output", [FLOAT32, BITS])
+def test_signs_outside_small_images_count_nothing_or_one(output: Encoding, pad_ones: int) -> None:
+    check(case((2, 1, 70), (5, 5), BITS, output, pad=4, pad_ones=pad_ones))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("taps_w", [1, 5, 8, 9])
+def test_rows_of_int8_of_any_width(taps_w: int, stride: int) -> None:
+    check(case((3, 21, 19), (2, taps_w), INT8, INT8, stride=stride, pad=1 if taps_w > 1 else 0))
