@@ -159,7 +159,10 @@ CASES: dict[str, Callable[[Net], Net | Graph]] = {
     "bits_dense": lambda n: n.input((3, 5, 16), BITS).dense(24, BITS, BITS),
     "bits_dense_long": lambda n: n.input((4096,), BITS).dense(10, BITS, BITS),
     "bits_rows": lambda n: n.input((6, 16), BITS).conv(16, (1, 3), BITS, BITS, **pads(0, 0, 1, 1)).dense(5, F32, BITS),
+    "bits_depthwise": lambda n: n.input((7, 6, 10), BITS).depthwise(20, (3, 3), BITS, BITS, **same(3, 3)),
+    "bits_depthwise_ones": lambda n: n.input((7, 6, 10), BITS).depthwise(10, (3, 3), BITS, BITS, pad_ones=1, **steps(2), **same(3, 3)),
     # signs to float32
+    "bits_depthwise_float": lambda n: n.input((7, 6, 10), BITS).depthwise(10, (3, 3), F32, BITS, **same(3, 3), **RELU),
     "bits_float": lambda n: n.input((7, 7, 64), BITS).conv(24, (3, 3), F32, BITS, **same(3, 3)),
     "bits_float_relu": lambda n: n.input((7, 6, 16), BITS).conv(16, (3, 2), F32, BITS, bias=False, **steps(2), **RELU),
     "bits_float_leaky": lambda n: n.input((7, 6, 16), BITS).conv(10, (3, 3), F32, BITS, pad_ones=1, **same(3, 3), **LEAKY),
