@@ -32,7 +32,7 @@ from edge.kernels import tile_int8
 from edge.kernels.isa import Machine
 from edge.kernels.shapes import TileShape, counts_bytes, vector_lanes
 from edge.kernels.simd import INDEX, address, splat
-from edge.kernels.tile_bits import CountingTile
+from edge.kernels.tile_bits import CountingTile, narrow
 from edge.kernels.tile_window import load_window, variable
 
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -193,11 +193,11 @@ class _Tile:
 
     def _store(self) -> None:
         """Accumulators to scratch, 4 bytes each."""
-        builder = self.builder
-        for i, slot in enumerate(self.accumulators):
-            pixel, j = divmod(i, self.count)
-            value = builder.load(slot)
+        builder, offset = self.builder, 0
+        for pixel in range(self.shape.pixels):
+            values = [builder.load(slot) for slot in self.accumulators[pixel * self.count : (pixel + 1) * self.count]]
             if self.step.accumulator == I64:
-                value = builder.trunc(value, ir.VectorType(I32, self.width))
-            offset = INDEX(4 * (pixel * self.shape.lanes + j * self.width))
-            builder.store(value, address(builder, self.out, offset, value.type), align=4)
+                values = [narrow(builder, values[j : j + 2]) for j in range(0, self.count, 2)]
+            for value in values:
+                builder.store(value, address(builder, self.out, INDEX(offset), value.type), align=4)
+                offset += 4 * value.type.count

@@ -66,6 +66,13 @@ def _shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, order: Sequence[in
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(LANE, len(order)), list(order)))
 
 
+def narrow(builder: ir.IRBuilder, sums: Vectors) -> ir.Value:
+    """The low halves of all lanes of one or two vectors of words."""
+    lanes = sums[0].type.count
+    pairs = [builder.bitcast(vector, ir.VectorType(_I32, 2 * lanes)) for vector in sums]
+    return _shuffle(builder, pairs[0], pairs[-1], range(0, 2 * lanes * len(sums), 2))
+
+
 # -- by table ------------------------------------------------------------------------------------------------------------------
 
 
@@ -94,20 +101,13 @@ def _look_up(builder: ir.IRBuilder, half: ir.Value) -> ir.Value:
 def _sad(builder: ir.IRBuilder, vectors: Vectors) -> Vectors:
     """Sums of absolute differences from 0 are sums of 8 bytes, one for every lane; their low halves are joined."""
     sums = [_sums_of_absolutes(builder, vector) for vector in vectors]
-    return [_narrow(builder, sums[i : i + 2]) for i in range(0, len(sums), 2)]
+    return [narrow(builder, sums[i : i + 2]) for i in range(0, len(sums), 2)]
 
 
 def _sums_of_absolutes(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
     kind = vector.type
     name = {16: "llvm.x86.sse2.psad.bw", 32: "llvm.x86.avx2.psad.bw", 64: "llvm.x86.avx512.psad.bw.512"}[kind.count]
     return _call(builder, name, ir.VectorType(_I64, kind.count // 8), vector, ir.Constant(kind, [0] * kind.count))
-
-
-def _narrow(builder: ir.IRBuilder, sums: Vectors) -> ir.Value:
-    """The low halves of all lanes of one or two vectors of words."""
-    lanes = sums[0].type.count
-    pairs = [builder.bitcast(vector, ir.VectorType(_I32, 2 * lanes)) for vector in sums]
-    return _shuffle(builder, pairs[0], pairs[-1], range(0, 2 * lanes * len(sums), 2))
 
 
 # -- by instruction ------------------------------------------------------------------------------------------------------------
