@@ -29,6 +29,7 @@ from bench_rows import (
     NETWORKS,
     PICTURE_BITS,
     PICTURE_FLOAT,
+    RESIDUAL,
     WEIGHTS_FLOAT,
     WEIGHTS_INT8,
     ZOO,
@@ -48,7 +49,7 @@ COLOURS: Mapping[str, str] = {
 }
 KIND_COLOURS: Mapping[str, str] = {
     BITS_BITS: "#0d9488", BITS_FLOAT: "#5bb8ae", INT8: "#e0872b", FLOAT: "#8b6fd6", WEIGHTS_FLOAT: "#4a86d8", WEIGHTS_INT8: "#b3924a",
-    PICTURE_FLOAT: "#c2569b", PICTURE_BITS: "#7fa650",
+    PICTURE_FLOAT: "#c2569b", PICTURE_BITS: "#7fa650", RESIDUAL: "#2563a8",
 }  # fmt: skip
 _OTHER = "#8a8f98"
 _STYLE = {
@@ -136,7 +137,7 @@ def _grouped_bars(axes: Any, names: Sequence[str], series: Mapping[str, Sequence
 # -- ratios --------------------------------------------------------------------------------------------------------------------
 
 _NATURAL_PEERS: Mapping[str, tuple[str, Sequence[str]]] = {
-    "signs\nagainst LiteRT int8": (LITERT_INT8, (BITS_BITS, BITS_FLOAT)),
+    "signs\nagainst LiteRT int8": (LITERT_INT8, (BITS_BITS, BITS_FLOAT, RESIDUAL)),
     "int8 and pictures\nagainst LiteRT int8": (LITERT_INT8, (INT8, WEIGHTS_INT8, PICTURE_FLOAT, PICTURE_BITS)),
     "float32\nagainst LiteRT float": (LITERT_FLOAT, (FLOAT, WEIGHTS_FLOAT)),
 }

@@ -33,6 +33,7 @@ MEMORIES = ("L2 bytes", "L3 bytes", "DRAM bytes")
 # Kinds of layers: input, weights and output.
 BITS_BITS, BITS_FLOAT, INT8, FLOAT = "signs to signs", "signs to float32", "int8", "float32"
 WEIGHTS_FLOAT, WEIGHTS_INT8 = "1-bit weights, float32", "1-bit weights, int8"
+RESIDUAL = "signs, fused residual"
 PICTURE_FLOAT, PICTURE_BITS = "pictures to float32", "pictures to signs"
 # Kinds of networks.
 NET_FLOAT, NET_INT8, NET_WEIGHTS, NET_BINARY = "float", "int8", "1-bit weights", "1/1 bit"

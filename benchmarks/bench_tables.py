@@ -23,6 +23,7 @@ from bench_rows import (
     MEMORIES,
     NETWORKS,
     OVERHEAD,
+    RESIDUAL,
     WEIGHTS_FLOAT,
     WEIGHTS_INT8,
     ZOO,
@@ -131,7 +132,7 @@ def _peers(rows: Iterable[Row]) -> list[Column]:
 
 # -- sections ------------------------------------------------------------------------------------------------------------------
 
-KINDS_OF_3X3 = (BITS_BITS, BITS_FLOAT, INT8, FLOAT, WEIGHTS_FLOAT, WEIGHTS_INT8)
+KINDS_OF_3X3 = (BITS_BITS, BITS_FLOAT, RESIDUAL, INT8, FLOAT, WEIGHTS_FLOAT, WEIGHTS_INT8)
 
 
 def main_rows(run: Run) -> list[Row]:
