@@ -123,7 +123,7 @@ def _check_activation(call: OpCall, allowed: frozenset[Activation]) -> None:
     number = call.i("activation")
     need(number in tuple(allowed), f"activation {number} is not one of {sorted(allowed)}")
     need(math.isfinite(call.attrs["alpha"]), f"alpha must be finite, got {call.attrs['alpha']}")
-    need(not math.isnan(call.attrs["limit"]), "limit must be a number")
+    need(call.attrs["limit"] >= 0, f"limit must be at least 0, got {call.attrs['limit']}")
 
 
 # -- windows -------------------------------------------------------------------------------------------------------------------
@@ -283,6 +283,19 @@ def _pool_shape(call: OpCall) -> tuple[int, ...]:
     return rows, columns, channels
 
 
+def _magnitude_shape(call: OpCall) -> tuple[int, ...]:
+    rows, columns, _ = _pool_shape(call)
+    return rows, columns, 1
+
+
+def _multiply_shape(call: OpCall) -> tuple[int, ...]:
+    x, m = call.inputs
+    need(m.encoding is F32, f"the second input must be float32, got {m.encoding.name.lower()}")
+    fits = all(size in (whole, 1) for whole, size in zip(x.hwc, m.hwc, strict=True))
+    need(fits, f"the second input is {m.hwc}, each axis must be 1 or that of {x.hwc}")
+    return x.shape
+
+
 def _channelwise_shape(call: OpCall) -> tuple[int, ...]:
     channels = call.inputs[0].shape[-1]
     for role, constant in call.constants.items():
@@ -358,6 +371,8 @@ _TABLE = (
     OpDef("residual_conv2d", 17, _residual_conv_shape, _RESIDUAL_SIGNATURES, inputs=(1, 2), constants=RESIDUAL_CONSTANTS,
           attrs=(*CONV_ATTRS, "relu_after"), halo=_conv_halo, macs=_conv_macs, gives_signs=True, in_place=1, since=1),
     OpDef("prelu", 18, _prelu_shape, _same_encoding(F32), constants=("slope",), in_place=0, since=1),
+    OpDef("magnitude_map", 19, _magnitude_shape, _same_encoding(F32), attrs=POOL_ATTRS, since=1),
+    OpDef("multiply", 20, _multiply_shape, _same_encoding(F32), inputs=(2, 2), in_place=0, since=1),
 )  # fmt: skip
 
 OPS: Mapping[str, OpDef] = {op.name: op for op in _TABLE}

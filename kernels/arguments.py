@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge.kernels.arithmetic import inverse_scale
 from edge.kernels.registry import Lowering, Place, float_bits
 from edge.ops import Activation
 from edge.tensors import Encoding, TensorType
@@ -16,7 +17,8 @@ def epilogue(low: Lowering, *, scaled: bool, biased: bool) -> tuple[int, ...]:
     channels = low.output.channels
     scale = vector(low, "scale", 1.0, channels) if scaled else 0
     bias = vector(low, "bias", 0.0, channels) if biased else 0
-    return scale, bias, *bounds(low), *quantization(low.output.type)
+    in_steps = low.output.type.encoding is Encoding.INT8 and not is_leaky(low)
+    return scale, bias, *(_bounds_in_steps(low) if in_steps else bounds(low)), *quantization(low.output.type)
 
 
 def residual(low: Lowering) -> tuple[int, ...]:
@@ -47,6 +49,16 @@ def bounds(low: Lowering) -> tuple[int, int, int]:
     return float_bits(lower), float_bits(upper), float_bits(slope)
 
 
+def _bounds_in_steps(low: Lowering) -> tuple[int, int, int]:
+    """Bounds of an int8 output with its activation's, in whole steps from the zero point. Rounding keeps order, so they may come after it."""
+    kind = low.output.type
+    lowest, highest = float(-128 - kind.zero_point), float(127 - kind.zero_point)
+    if low.i("activation") == Activation.RELU:
+        limit = np.rint(np.float32(low.f("limit")) * inverse_scale(kind))
+        lowest, highest = max(lowest, 0.0), min(highest, float(limit))
+    return float_bits(lowest), float_bits(highest), 0
+
+
 def is_leaky(low: Lowering) -> bool:
     """Whether the slope below zero is used."""
     return low.i("activation") == Activation.LEAKY_RELU
@@ -54,7 +66,7 @@ def is_leaky(low: Lowering) -> bool:
 
 def quantization(kind: TensorType) -> tuple[int, int]:
     """1 / scale and zero point of what is stored."""
-    return float_bits(float(np.float32(1) / np.float32(kind.scale))), kind.zero_point
+    return float_bits(float(inverse_scale(kind))), kind.zero_point
 
 
 def vector(low: Lowering, role: str, default: float, channels: int) -> int:

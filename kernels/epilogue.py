@@ -1,7 +1,8 @@
 """The end of a convolution, from accumulators to stored values, and the parts of it that other operations share.
 
 The arguments of an epilogue lie in a row of seven (`edge.kernels.arguments.epilogue`), whose first number the kernel gives: the offsets of
-scale and bias, the bounds and the slope of the activation, 1 / scale and zero point of the output. Of residual_conv2d eleven follow
+scale and bias, the bounds (of int8 without a slope, in steps of the output) and the slope of the activation, 1 / scale and zero point of
+the output. Of residual_conv2d eleven follow
 (`edge.kernels.arguments.residual`): the offsets of slope, mul and add, offset, row and pixel bytes of the second input and of the signs,
 the offsets of sign_mul and sign_add.
 """
@@ -21,7 +22,8 @@ RESIDUAL = 7
 SLOPES, MUL, ADD = range(RESIDUAL, RESIDUAL + 3)
 SIGN_MUL, SIGN_ADD = RESIDUAL + 9, RESIDUAL + 10
 
-_ROUND = 12582912.0  # 1.5 * 2**23: adding it to a float32 of less than 2**22 rounds to a whole number, half to even
+_ROUND = 12582912.0  # 1.5 * 2**23: adding it to a float32 of less than 2**22 rounds to a whole number, half to even ...
+_ROUND_BITS = 0x4B400000  # ... and the bits of the sum, as an integer, are these plus that number
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,11 @@ def activation(first: int, leaky: bool, lanes: int) -> Any:
     return activate
 
 
-def quantizer(first: int, lanes: int) -> Any:
-    """quantize(args, y): float32 as int8, with 1 / scale and zero point in the arguments from `first` on."""
+def quantizer(first: int, lanes: int, bounds: int | None = None) -> Any:
+    """quantize(args, y): float32 as int8, with 1 / scale and zero point in the arguments from `first` on.
+
+    The number of steps from the zero point lies between what int8 holds, or between the two arguments from `bounds` on.
+    """
     v, i, as_float = vector("f32", lanes), vector("i32", lanes), float_of_bits()
     inverse, zero_point = first, first + 1
 
@@ -79,9 +84,11 @@ def quantizer(first: int, lanes: int) -> Any:
         zero = args[zero_point]
         y = y * v.splat(as_float(args[inverse]))
         # Clamped first, so that the rounding constant holds; high and low take the bound where y is not a number.
-        y = v.low(v.high(y, v.splat(-128 - zero)), v.splat(127 - zero))
-        y = (y + v.splat(_ROUND)) - v.splat(_ROUND)
-        return i.to_i8(v.to_i32(y) + i.splat(zero))
+        if bounds is None:
+            y = v.low(v.high(y, v.splat(-128 - zero)), v.splat(127 - zero))
+        else:
+            y = v.low(v.high(y, v.splat(as_float(args[bounds]))), v.splat(as_float(args[bounds + 1])))
+        return i.to_i8(i.of_bits(y + v.splat(_ROUND)) - i.splat(_ROUND_BITS - zero))
 
     return quantize
 
@@ -118,8 +125,8 @@ def _bits(shape: Epilogue, lanes: int) -> Any:
     return store
 
 
-def _real_value(shape: Epilogue, chunk: int) -> Any:
-    """The float value of a chunk of accumulators: scale, bias, activation; shared by float32 and int8 outputs."""
+def _real_value(shape: Epilogue, chunk: int, *, activated: bool = True) -> Any:
+    """The float value of a chunk of accumulators: scale, bias and, if `activated`, activation; shared by float32 and int8 outputs."""
     v, i = vector("f32", chunk), vector("i32", chunk)
     scale, bias = shape.first + SCALE, shape.first + BIAS
     floating, differences, scaled = shape.accumulator == "floats", shape.accumulator == "differences", shape.scaled
@@ -139,7 +146,9 @@ def _real_value(shape: Epilogue, chunk: int) -> Any:
         if scaled:
             y = y * v.load(constants, args[scale] + 4 * channel)
         y = y + v.load(constants, args[bias] + 4 * channel)
-        return activate(args, y)
+        if activated:
+            y = activate(args, y)
+        return y
 
     return value
 
@@ -170,8 +179,9 @@ def _int8(shape: Epilogue, lanes: int) -> Any:
     chunk = whole_chunk(lanes)
     chunks = lanes // chunk
     q = vector("i8", chunk)
-    value = _real_value(shape, chunk)
-    quantize = quantizer(shape.first + INVERSE, chunk)
+    # The bounds of a ReLU are in steps of the output, rounded (`edge.kernels.arguments`): that rounds as the value itself would be.
+    value = _real_value(shape, chunk, activated=shape.leaky)
+    quantize = quantizer(shape.first + INVERSE, chunk, None if shape.leaky else shape.first + LOWER)
 
     @inlined
     def store(
