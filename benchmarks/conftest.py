@@ -21,6 +21,8 @@ from bench_timing import Call, Remote, Timing, interleave
 ROUNDS = 60
 BUDGET_SECONDS = 5.0  # for the rounds of one row
 
+ROOT = Path(__file__).resolve().parent.parent
+
 _ROWS: list[Row] = []
 _ABSENT: dict[str, str] = {}
 
@@ -94,8 +96,16 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 def _note(report: pytest.TestReport | pytest.CollectReport) -> None:
     if report.skipped or report.failed:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else f"failed: {report.longrepr}".splitlines()[-1]
-        _ABSENT[report.nodeid.split("/")[-1]] = reason.removeprefix("Skipped: ")
+        _ABSENT[report.nodeid.split("/")[-1]] = _reason(report)
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Why a test was skipped, or the message it failed with, without places of this machine."""
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message = crash.message if crash is not None else str(report.longrepr)
+    return f"failed: {message.splitlines()[0].replace(str(ROOT), '.')}"
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
