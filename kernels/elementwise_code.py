@@ -127,9 +127,10 @@ def _finish(output: str, lanes: int) -> Any:
         if not integer:
             return value
         steps = value * f.splat(as_float(args[INVERSE]))
-        # high and low take the bound where the value is not a number.
-        steps = f.low(f.high(steps, f.splat(as_float(args[LOWER]))), f.splat(as_float(args[UPPER])))
-        return i.to_i8(i.of_bits(steps + f.splat(ROUND))) + q.splat(args[ZERO_POINT])
+        # high takes the bound where the value is not a number. Positive float32 have the order of their bits.
+        bits = i.of_bits(f.high(steps, f.splat(as_float(args[LOWER]))) + f.splat(ROUND))
+        bits = i.low(bits, i.of_bits(f.splat(as_float(args[UPPER])) + f.splat(ROUND)))
+        return i.to_i8(bits) + q.splat(args[ZERO_POINT])
 
     return finish
 
