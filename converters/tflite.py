@@ -39,6 +39,8 @@ _LOWERINGS: Mapping[str, Callable[[Lowering, Node], int]] = {
     "reshape": layers.reshape,
     "pad2d": layers.pad2d,
     "prelu": layers.prelu,
+    "magnitude_map": layers.magnitude_map,
+    "multiply": layers.multiply,
 }
 
 

@@ -8,6 +8,7 @@ from edge.converters.tflite_lowering import FUSED_NONE, FUSED_RELU, FUSED_RELU_N
 from edge.converters.tflite_model import Array
 from edge.converters.tflite_windows import VALID, Axis, axes, pad, pad_for, padding
 from edge.graph import Node
+from edge.kernels.arithmetic import mean_factor
 from edge.kernels.arithmetic import quantize as quantize_values
 from edge.ops import Activation, OpCall
 from edge.tensors import Encoding
@@ -81,6 +82,22 @@ def _inside(axis: Axis) -> Array:
     return np.minimum(first + axis.window, axis.size) - np.maximum(first, 0)
 
 
+def magnitude_map(low: Lowering, node: Node) -> int:
+    """ABS, and a convolution whose weights are all 1 / (channels * window area)."""
+    call, number = low.graph.call(node), low.image(low.stored(node.inputs[0]), low.kind(node.inputs[0]))
+    window = axes(call, call.i("window_h"), call.i("window_w"))
+    image, mode = low.op("ABS", [number], low.like(number)), padding(window)
+    if mode is None:
+        image, mode = pad_for(low, image, window, None), VALID
+    rows, columns = window
+    weights = np.full((1, rows.window, columns.window, call.inputs[0].hwc[2]), mean_factor(call))
+    operands = [image, low.builder.constant(weights), low.builder.constant(np.zeros(1, np.float32))]
+    settings = {"strideH": rows.stride, "strideW": columns.stride, "dilationHFactor": 1, "dilationWFactor": 1}
+    output = float_type((1, rows.outputs, columns.outputs, 1))
+    found = low.op("CONV_2D", operands, output, padding=mode, fusedActivationFunction=FUSED_NONE, **settings)
+    return low.reshape(found, (1, *low.output(node).shape))
+
+
 # -- one value at a time -------------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +156,13 @@ def add(low: Lowering, node: Node) -> int:
     operands = [low.real(name) for name in node.inputs]
     total = low.op("ADD", operands, float_type((1, *kind.shape)), fusedActivationFunction=carried or FUSED_NONE)
     return low.store(total if carried is not None else low.activate(total, node.attrs), kind)
+
+
+def multiply(low: Lowering, node: Node) -> int:
+    """MUL, which repeats the second input along its axes of 1."""
+    operands = [low.image(low.stored(name), low.kind(name)) for name in node.inputs]
+    product = low.op("MUL", operands, low.like(operands[0]), fusedActivationFunction=FUSED_NONE)
+    return low.reshape(product, (1, *low.output(node).shape))
 
 
 def concat(low: Lowering, node: Node) -> int:

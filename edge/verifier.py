@@ -189,7 +189,8 @@ def _work(program: Program, instruction: Instruction, call: OpCall) -> int:
     if "filter" in call.constants:
         touched += places * program.constants[instruction.constant("filter")].nbytes
     if "window_h" in call.attrs:
-        touched += places * call.i("window_h") * call.i("window_w") * output.pixel_bytes
+        columns = max(output.hwc[1] * call.i("window_w"), call.inputs[0].hwc[1])  # magnitude_map adds whole rows
+        touched += output.hwc[0] * call.i("window_h") * columns * output.pixel_bytes
     return touched
 
 

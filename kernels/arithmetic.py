@@ -1,4 +1,4 @@
-"""The arithmetic of values in plain NumPy: fused multiply-add, quantization and activations, each rounded as kernels round.
+"""The arithmetic of values in plain NumPy: fused multiply-add, quantization, activations and magnitudes, each rounded as kernels round.
 
 Stored values are float32, the integers of int8 and uint8, and bools for bits (True is -1). A value that is not a number follows the
 comparisons: it quantizes to the lowest integer and is 0 after ReLU.
@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from edge.kernels.bitpack import signs
-from edge.ops import Activation
+from edge.kernels.shapes import VALUES
+from edge.ops import Activation, OpCall
 from edge.tensors import Encoding, TensorType
 
 Array = np.ndarray
@@ -78,3 +79,25 @@ def activate(x: Array, attrs: Mapping[str, int | float]) -> Array:
         Activation.TANH: lambda: np.tanh(wide).astype(np.float32),
     }
     return functions[Activation(int(attrs["activation"]))]()
+
+
+def magnitudes(image: Array) -> Array:
+    """(H, W, 1): the sum of abs(x) over the channels of every pixel of a float32 image.
+
+    Runs of `VALUES` channels are added one after the other, the last filled up with 0; then halves of the result to halves.
+    """
+    height, width, channels = image.shape
+    padded = np.zeros((height, width, -(-channels // VALUES), VALUES), np.float32)
+    padded.reshape(height, width, -1)[..., :channels] = np.abs(image)
+    total = padded[:, :, 0]
+    for run in range(1, padded.shape[2]):
+        total = total + padded[:, :, run]
+    while total.shape[2] > 1:
+        half = total.shape[2] // 2
+        total = total[..., :half] + total[..., half:]
+    return total
+
+
+def mean_factor(call: OpCall) -> np.float32:
+    """What makes the sum over all channels of a window their mean."""
+    return np.float32(1 / (call.inputs[0].hwc[2] * call.i("window_h") * call.i("window_w")))

@@ -11,14 +11,15 @@ only where it comes first in the window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge.kernels.arithmetic import DTYPES, activate, dequantize, fma, quantize
+from edge.kernels.arithmetic import DTYPES, activate, dequantize, fma, magnitudes, mean_factor, quantize
 from edge.kernels.bitpack import negative, signs
+from edge.kernels.windows import Window
 from edge.ops import OpCall
 from edge.tensors import Encoding, TensorType, hwc
 
@@ -119,36 +120,14 @@ def _pad(case: _Case, image: Array, value: Array | float | int | bool) -> Array:
     return padded
 
 
-@dataclass(frozen=True)
-class _Window:
-    """The taps of a window: (row, column) of each and how far windows are apart."""
-
-    taps_h: int
-    taps_w: int
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-
-    def taps(self, padded: Array) -> Iterator[tuple[int, int, Array]]:
-        """For each tap, in order, its row and column and what all windows see there: (rows, columns, C)."""
-        rows, columns = (
-            (size - (taps - 1) * dilation - 1) // stride + 1
-            for size, taps, stride, dilation in zip(padded.shape[:2], (self.taps_h, self.taps_w), self.stride, self.dilation, strict=True)
-        )
-        for row in range(self.taps_h):
-            for column in range(self.taps_w):
-                top, left = row * self.dilation[0], column * self.dilation[1]
-                below, right = top + (rows - 1) * self.stride[0] + 1, left + (columns - 1) * self.stride[1] + 1
-                yield row, column, padded[top : below : self.stride[0], left : right : self.stride[1]]
-
-
-def _conv_window(call: OpCall, taps_h: int, taps_w: int) -> _Window:
+def _conv_window(call: OpCall, taps_h: int, taps_w: int) -> Window:
     i = call.i
-    return _Window(taps_h, taps_w, (i("stride_h"), i("stride_w")), (i("dilation_h"), i("dilation_w")))
+    return Window(taps_h, taps_w, (i("stride_h"), i("stride_w")), (i("dilation_h"), i("dilation_w")))
 
 
-def _pool_window(call: OpCall) -> _Window:
+def _pool_window(call: OpCall) -> Window:
     i = call.i
-    return _Window(i("window_h"), i("window_w"), (i("stride_h"), i("stride_w")))
+    return Window(i("window_h"), i("window_w"), (i("stride_h"), i("stride_w")))
 
 
 # -- convolutions --------------------------------------------------------------------------------------------------------------
@@ -205,7 +184,7 @@ def _sloped(x: Array, constants: Mapping[str, Array]) -> Array:
 def _dense(case: _Case) -> Array:
     image = _operand(case)
     weights = _filter(case, image)
-    return _epilogue(case, _accumulate(_Window(weights.shape[1], weights.shape[2]), image, weights, 1))
+    return _epilogue(case, _accumulate(Window(weights.shape[1], weights.shape[2]), image, weights, 1))
 
 
 def _depthwise_conv2d(case: _Case) -> Array:
@@ -220,14 +199,14 @@ def _depthwise_conv2d(case: _Case) -> Array:
     return _epilogue(case, total)
 
 
-def _accumulate(window: _Window, padded: Array, weights: Array, groups: int) -> Array:
+def _accumulate(window: Window, padded: Array, weights: Array, groups: int) -> Array:
     """(rows, columns, O) sums of products; weights (O, kh, kw, depth)."""
     by_group = weights.reshape(groups, -1, *weights.shape[1:])
     parts = [_accumulate_group(window, part, filters) for part, filters in zip(np.split(padded, groups, axis=2), by_group, strict=True)]
     return np.concatenate(parts, axis=2)
 
 
-def _accumulate_group(window: _Window, padded: Array, weights: Array) -> Array:
+def _accumulate_group(window: Window, padded: Array, weights: Array) -> Array:
     total: Array | None = None
     for row, column, seen in window.taps(padded):
         filters = weights[:, row, column]
@@ -298,18 +277,20 @@ def _average_pool2d(case: _Case) -> Array:
     image = case.image if case.image.dtype == np.float32 else case.image.astype(np.int64)
     window = _pool_window(case.call)
     inside = np.ones((*image.shape[:2], 1), np.int64)
-    count = _sum(tap for _, _, tap in window.taps(_pad(case, inside, 0)))
-    total = _sum(tap for _, _, tap in window.taps(_pad(case, image, 0)))
+    count, total = (window.total(_pad(case, values, 0)) for values in (inside, image))
     mean = total.astype(np.float32) / count.astype(np.float32)
     return mean if image.dtype == np.float32 else np.rint(mean).astype(case.image.dtype)
 
 
-def _sum(taps: Iterator[Array]) -> Array:
-    """The sum, in order (np.sum would pair terms)."""
-    total = next(taps).copy()
-    for tap in taps:
-        total = total + tap
-    return total
+def _magnitude_map(case: _Case) -> Array:
+    """mean(abs(x)) over channels and window, with zeros outside the image: the map K of XNOR-Net (Rastegari et al., 2016, section 3.2).
+
+    Sums are rounded in this order: channels as `magnitudes` adds them, then the rows of the window, then its columns.
+    """
+    i = case.call.i
+    rows = Window(i("window_h"), 1, (i("stride_h"), 1)).total(_pad(case, magnitudes(case.image), 0))
+    total = Window(1, i("window_w"), (1, i("stride_w"))).total(rows)
+    return total * mean_factor(case.call)
 
 
 # -- the rest ------------------------------------------------------------------------------------------------------------------
@@ -358,6 +339,11 @@ def _add(case: _Case) -> Array:
     return _store_activated(case.real(0) + case.real(1), case)
 
 
+def _multiply(case: _Case) -> Array:
+    """x * m, m repeated along its axes of 1."""
+    return case.image * case.inputs[1].reshape(case.call.inputs[1].hwc)
+
+
 def _concat(case: _Case) -> Array:
     return np.concatenate(case.inputs, axis=-1)
 
@@ -391,4 +377,6 @@ _MEANINGS: Mapping[str, Callable[[_Case], Array]] = {
     "pad2d": _pad2d,
     "residual_conv2d": _residual_conv2d,
     "prelu": _prelu,
+    "magnitude_map": _magnitude_map,
+    "multiply": _multiply,
 }

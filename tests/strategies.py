@@ -261,23 +261,39 @@ def dense(draw: Draw, signature: Signature, given: Fixed | None = None) -> Case:
 # -- pools ---------------------------------------------------------------------------------------------------------------------
 
 
+def _pool_window(draw: Draw) -> tuple[tuple[int, int], Axis, Axis]:
+    """A window and its axes, some of them the whole image, some 2 x 2 without padding."""
+    window = draw.integer(1, 4), draw.integer(1, 4)
+    rows, columns = (_axis(draw, draw.integer(1, 5), size) for size in window)
+    if draw.chance(0.2):  # a global pool
+        window = rows.size, columns.size
+        rows, columns = (replace(axis, before=0, after=0) for axis in (rows, columns))
+    elif draw.chance(0.4):
+        window = 2, 2
+        rows, columns = (replace(axis, size=axis.size + 1, before=0, after=0) for axis in (rows, columns))
+    return window, rows, columns
+
+
 def _pool(op: str) -> Callable[[Draw, Signature], Case]:
     def generate(draw: Draw, signature: Signature) -> Case:
         encoding = signature[0]
-        window = draw.integer(1, 4), draw.integer(1, 4)
-        rows, columns = (_axis(draw, draw.integer(1, 5), size) for size in window)
-        if draw.chance(0.2):  # a global pool
-            window = rows.size, columns.size
-            rows, columns = (replace(axis, before=0, after=0) for axis in (rows, columns))
-        elif draw.chance(0.4):
-            window = 2, 2
-            rows, columns = (replace(axis, size=axis.size + 1, before=0, after=0) for axis in (rows, columns))
+        window, rows, columns = _pool_window(draw)
         kind = draw.kind((rows.size, columns.size, draw.channels()), encoding)
         flip = {"flip": draw.builder.values(BITS, kind.shape[-1:])} if encoding is BITS and draw.chance(0.6) else {}
         attrs = {"window_h": window[0], "window_w": window[1], **_window_attrs(rows, columns)}
         return draw.finish(op, [kind], kind, flip, attrs)
 
     return generate
+
+
+def magnitude_map(draw: Draw, signature: Signature) -> Case:
+    """As other pools; some images are wider than a vector of pixels."""
+    window, rows, columns = _pool_window(draw)
+    if draw.chance(0.4):
+        columns = replace(columns, size=columns.size + draw.one_of(11, 16, 40))
+    kind = draw.kind((rows.size, columns.size, draw.channels()), FLOAT32)
+    attrs = {"window_h": window[0], "window_w": window[1], **_window_attrs(rows, columns)}
+    return draw.finish("magnitude_map", [kind], kind, {}, attrs)
 
 
 # -- the rest ------------------------------------------------------------------------------------------------------------------
@@ -326,6 +342,15 @@ def add(draw: Draw, signature: Signature) -> Case:
     return draw.finish("add", kinds, draw.kind((1,), encoding), {}, draw.activation(*FUSED))
 
 
+def multiply(draw: Draw, signature: Signature) -> Case:
+    """The second factor has 1 along some axes, and a leading one of them may be left out."""
+    kind = draw.kind(draw.shape(), FLOAT32)
+    shape = tuple(1 if draw.chance(0.4) else size for size in kind.shape)
+    if len(shape) > 1 and shape[0] == 1 and draw.chance(0.5):
+        shape = shape[1:]
+    return draw.finish("multiply", [kind, draw.kind(shape, FLOAT32)], kind, {}, {})
+
+
 def concat(draw: Draw, signature: Signature) -> Case:
     *leading, channels = draw.shape()
     kind = draw.kind((*leading, channels), signature[0])
@@ -370,6 +395,8 @@ CASES: Mapping[str, Callable[..., Case]] = {
     "pad2d": pad2d,
     "residual_conv2d": residual_conv2d,
     "prelu": prelu,
+    "magnitude_map": magnitude_map,
+    "multiply": multiply,
 }
 SPECIALISED = ("conv2d", "depthwise_conv2d", "dense", "residual_conv2d")  # whose generators take a `Fixed`
 

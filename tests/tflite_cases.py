@@ -248,6 +248,8 @@ CASES: dict[str, Callable[[Net], Net | Graph]] = {
     "float_pools_pads": lambda n: n.input((9, 8, 5)).pool("max_pool2d", (3, 3), (2, 2), **pads(2, 1, 0, 0))
     .pool("average_pool2d", (3, 3), (2, 2), **pads(1, 2, 2, 2)),
     "float_pool_rows": lambda n: n.input((9, 5)).pool("average_pool2d", (1, 9), (1, 1)),
+    "float_magnitude": lambda n: n.input((9, 8, 5)).pool("magnitude_map", (3, 3), (1, 1), **same(3, 3)),
+    "float_magnitude_pads": lambda n: n.input((9, 8, 20)).pool("magnitude_map", (3, 2), (2, 1), **pads(2, 0, 1, 1)),
     "float_pad_reshape": lambda n: n.input((3, 4, 5)).op("pad2d", value=0.0, **pads(1, 0, 2, 1)).op("pad2d", value=-1.5, **pads(0, 1, 0, 0))
     .op("reshape", rank=1, size_0=175, size_1=1, size_2=1),
     "float_quantize": lambda n: n.input((5, 4, 6)).op("quantize", int8(0.02, 4)).conv(8, (3, 3), int8(), I8, **same(3, 3)),
@@ -256,7 +258,9 @@ CASES: dict[str, Callable[[Net], Net | Graph]] = {
 
 def _several(net: Net) -> dict[str, Graph]:
     """Graphs with several inputs or outputs."""
-    add, addf, leaky, concat, concat8, heads = (Net(net.rng) for _ in range(6))
+    add, addf, leaky, concat, concat8, heads, gate, gated_map = (Net(net.rng) for _ in range(8))
+    gate.input((4, 5, 6)).input((6,)).op("multiply", inputs=("input0", "input1"))
+    gated_map.input((4, 5, 6)).pool("magnitude_map", (3, 3), (1, 1), **same(3, 3)).op("multiply", inputs=("input0", gated_map.last))
     concat8.input((4, 5, 3), I8, scale=0.03, zero=-5).input((4, 5, 4), I8, scale=0.03, zero=-5).op("concat", inputs=("input0", "input1"))
     addf.input((4, 5, 6)).input((4, 5, 6)).op("add", inputs=("input0", "input1"), **RELU)
     add.input((4, 5, 6), I8, scale=0.03, zero=-5).input((4, 5, 6), I8, scale=0.05, zero=9)
@@ -273,6 +277,8 @@ def _several(net: Net) -> dict[str, Graph]:
         "add_int8_leaky": leaky.graph(),
         "concat_bits": concat.graph(),
         "concat_int8": concat8.graph(),
+        "multiply_channels": gate.graph(),
+        "multiply_pixels": gated_map.graph(),
         "two_heads": heads.graph(first, second),
     }  # fmt: skip
 
