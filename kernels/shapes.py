@@ -80,11 +80,15 @@ def counts_bytes(machine: Machine) -> bool:
     return "avx512vpopcntdq" not in machine.features
 
 
-def tile_vectors(machine: Machine, lanes: int) -> int:
-    """Vectors of filters that share a word of every pixel in a tile of counted bytes, out of those of `lanes`."""
-    by_table = machine.isa.vector_bytes > 16
-    most = machine.isa.vectors // 16 * (1 if by_table else 2)
-    return math.gcd(most, lanes // vector_lanes("bits", machine, lanes))
+def tile_vectors(machine: Machine, lanes: int, pixels: int) -> int:
+    """Vectors of filters that share the words of a tile of `pixels` whose bits are counted in bytes: a power of 2 that divides `lanes`."""
+    fitting = max(1, (machine.isa.vectors - _counting_spare(machine)) // (pixels + 2))
+    return math.gcd(1 << fitting.bit_length() - 1, lanes // vector_lanes("bits", machine, lanes))
+
+
+def _counting_spare(machine: Machine) -> int:
+    """Registers beside accumulators, filters in halves (or as many temporaries): tables, masks and temporaries, fewer on NEON."""
+    return 2 if machine.isa.vector_bytes == 16 and machine.isa.vectors == 32 else 4
 
 
 def sub_lanes(kind: str, machine: Machine, lanes: int) -> int:
@@ -105,10 +109,8 @@ def _most_pixels(kind: str, machine: Machine, lanes: int) -> int:
     """How many pixels' accumulators fit in registers, beside filters, a broadcast and temporaries."""
     registers = machine.isa.vectors
     if kind == "bits" and counts_bytes(machine):
-        vectors = tile_vectors(machine, lanes)
-        if machine.isa.vector_bytes > 16:  # filters in halves, the table, the mask of halves, two temporaries
-            return (registers - 2 * vectors - 4) // vectors
-        return (registers - 2 * vectors - (2 if registers == 32 else 4)) // vectors  # masks where a count is not one instruction
+        vectors = registers // (16 if machine.isa.vector_bytes > 16 else 8)
+        return (registers - _counting_spare(machine)) // vectors - 2
     per_pixel = 4 * sub_lanes(kind, machine, lanes) * (2 if kind == "bits" else 1) // machine.isa.vector_bytes or 1
     return (registers - (4 if registers == 32 else 3)) // per_pixel
 

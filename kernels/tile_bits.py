@@ -167,7 +167,7 @@ class CountingTile:
         self.shape, self.builder, self.filters, self.out = shape, builder, filters, out
         self.counting = counting(machine)
         self.width = vector_lanes("bits", machine, shape.lanes)
-        self.group = tile_vectors(machine, shape.lanes)
+        self.group = tile_vectors(machine, shape.lanes, shape.pixels)
         self.groups = shape.lanes // self.width // self.group
         self.window = load_window(builder, x, window)
         self.row_bytes = _ROW_WORDS * self.counting.part_bytes
