@@ -102,7 +102,7 @@ class Shape:
     def attributes(self) -> dict[str, int | float]:
         if self.op == "dense":
             return dict(NO_ACTIVATION)
-        pads = {}
+        pads: dict[str, int | float] = {}
         for before, after, size in (("pad_top", "pad_bottom", self.height), ("pad_left", "pad_right", self.width)):
             total = max((-(-size // self.stride) - 1) * self.stride + self.taps - size, 0)
             pads |= {before: total // 2, after: total - total // 2}
@@ -128,7 +128,7 @@ class Layer:
 
     @property
     def kernel(self) -> str:
-        return self.engine.kernels[-1]
+        return str(self.engine.kernels[-1])
 
     @property
     def work(self) -> dict[str, float]:

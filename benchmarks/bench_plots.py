@@ -52,7 +52,7 @@ KIND_COLOURS: Mapping[str, str] = {
     PICTURE_FLOAT: "#c2569b", PICTURE_BITS: "#7fa650", RESIDUAL: "#2563a8",
 }  # fmt: skip
 _OTHER = "#8a8f98"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
     "text.color": _TEXT, "axes.labelcolor": _TEXT, "xtick.color": _TEXT, "ytick.color": _TEXT, "axes.edgecolor": _LINES,
     "grid.color": _LINES, "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.titlelocation": "left", "axes.titlesize": 10,

@@ -30,7 +30,7 @@ def chain(instructions: int) -> Graph:
 @pytest.mark.quick
 def test_time_of_an_instruction(bench: Any) -> None:
     long, short = (Engine(to_program(chain(count))) for count in (INSTRUCTIONS, 1))
-    assert long.run(np.float32([3.0])).tolist() == [3.0] and long.run(np.float32([-3.0])).tolist() == [0.0]
+    assert long.run(np.array([3.0], np.float32)).tolist() == [3.0] and long.run(np.array([-3.0], np.float32)).tolist() == [0.0]
     contenders = {EDGE: lambda: long._invoke(0, INSTRUCTIONS), "edge, one instruction": lambda: short._invoke(0, 1)}
     timings = bench.time(contenders)
     many, one = timings.values()
