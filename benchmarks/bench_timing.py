@@ -112,7 +112,7 @@ class _Contender:
 
     @property
     def _warm_calls(self) -> int:
-        """One before each round, for what the pause let go cold; a long call hardly notices, and would use up its turn on a busy machine."""
+        """One before each round, for what the pause let go cold; none of a long call, which would use up its turn on a busy machine."""
         return 1 if self._call_s < ROUND_SECONDS / 2 else 0
 
     def prepare(self) -> None:
