@@ -75,6 +75,18 @@ def add(layer: Layer, build: Builder) -> str:
     return total
 
 
+@reads("Multiply")
+def multiply(layer: Layer, build: Builder) -> str:
+    """The product of two inputs, one of which has every axis of the other, or 1 in its place."""
+    kinds = dict(zip(layer.inputs, layer.types, strict=True))
+    for whole, other in (layer.inputs, layer.inputs[::-1]) if len(layer.inputs) == 2 else ():
+        fits = all(size in (most, 1) for most, size in zip(kinds[whole].hwc, kinds[other].hwc, strict=True))
+        if fits and len(kinds[whole].shape) >= len(kinds[other].shape):
+            return build.add("multiply", layer, whole, other)
+    shapes = ", ".join(str(kind.shape) for kind in layer.types)
+    raise layer.error(f"multiplies two inputs, each axis of one the same in the other or 1, got {shapes}; multiply two at a time")
+
+
 @reads("Concatenate")
 def concatenate(layer: Layer, build: Builder) -> str:
     rank = len(layer.shape)

@@ -137,6 +137,32 @@ def test_padding_an_image_and_its_channels_with_zeros(widths: Any, keras: Any, t
     assert difference(model, tmp_path / "model.keras") < 2e-6
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("gate", ["channels", "vector", "pixels", "same", "itself"])
+def test_products(gate: str, swapped: bool, keras: Any, tmp_path: Path) -> None:
+    image = keras.Input((4, 5, 3))
+    x = keras.layers.Conv2D(6, 1)(image)
+    factor = {
+        "channels": lambda: keras.layers.GlobalAveragePooling2D(keepdims=True)(x),
+        "vector": lambda: keras.layers.GlobalAveragePooling2D()(x),
+        "pixels": lambda: keras.layers.Conv2D(1, 1)(image),
+        "same": lambda: keras.layers.Conv2D(6, 3, padding="same")(image),
+        "itself": lambda: x,
+    }[gate]()
+    model = keras.Model(image, keras.layers.Multiply()([factor, x] if swapped else [x, factor]))
+    randomize(model, 9)
+    assert difference(model, tmp_path / "model.keras") < 2e-6
+
+
+def test_a_product_has_the_axes_of_the_longer_factor() -> None:
+    calls = (
+        Call("vector", "GlobalAveragePooling2D", None, {}, {}, ("image",), ("vector",)),
+        Call("pixel", "GlobalAveragePooling2D", None, {"keepdims": True}, {}, ("image",), ("pixel",)),
+        Call("product", "Multiply", None, {}, {}, ("vector", "pixel"), ("product",)),
+    )
+    assert read_graph(model_of(calls=calls, outputs=("product",), output_names=("product",))).types["product"].shape == (1, 1, 4)
+
+
 @pytest.mark.parametrize("pad_values", [0.0, 1.0])
 @pytest.mark.parametrize("quantizers", ["both", "kernel", "input"])
 def test_quantized_layers_equal_their_keras_twins(pad_values: float, quantizers: str, keras: Any, tmp_path: Path) -> None:
@@ -242,6 +268,16 @@ def test_sums_of_different_shapes_are_refused() -> None:
     )
     with pytest.raises(ModelError, match=r"one shape, got .6, 6, 4., .3, 3, 4.; broadcasting is not supported"):
         read_graph(model_of(calls=calls, outputs=("sum",), output_names=("sum",)))
+
+
+@pytest.mark.parametrize("factors", [("image", "pool"), ("image", "image", "image")])
+def test_products_that_do_not_fit_are_refused(factors: tuple[str, ...]) -> None:
+    calls = (
+        Call("pool", "MaxPooling2D", None, {}, {}, ("image",), ("pool",)),
+        Call("product", "Multiply", None, {}, {}, factors, ("product",)),
+    )
+    with pytest.raises(ModelError, match="multiplies two inputs, each axis of one the same in the other or 1, got .6, 6, 4., "):
+        read_graph(model_of(calls=calls, outputs=("product",), output_names=("product",)))
 
 
 def test_calls_with_further_arguments_are_refused() -> None:
