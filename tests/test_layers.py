@@ -276,7 +276,7 @@ def test_products_that_do_not_fit_are_refused(factors: tuple[str, ...]) -> None:
         Call("pool", "MaxPooling2D", None, {}, {}, ("image",), ("pool",)),
         Call("product", "Multiply", None, {}, {}, factors, ("product",)),
     )
-    with pytest.raises(ModelError, match="multiplies two inputs, each axis of one the same in the other or 1, got .6, 6, 4., "):
+    with pytest.raises(ModelError, match=r"multiplies two inputs, each axis of one the same in the other or 1, got .6, 6, 4., "):
         read_graph(model_of(calls=calls, outputs=("product",), output_names=("product",)))
 
 
