@@ -341,7 +341,8 @@ def _add(case: _Case) -> Array:
 
 def _multiply(case: _Case) -> Array:
     """x * m, m repeated along its axes of 1."""
-    return case.image * case.inputs[1].reshape(case.call.inputs[1].hwc)
+    product: Array = case.image * case.inputs[1].reshape(case.call.inputs[1].hwc)
+    return product
 
 
 def _concat(case: _Case) -> Array:
