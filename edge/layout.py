@@ -8,6 +8,7 @@ load, filled up with zeros.
     input       filter   [block][segment][position][lane]              a position is
     bits        bits     uint64 lanes                                  64 neighbouring bits of a segment, zero filled
     uint8 int8  int8     4 int8 a lane                                 4 neighbouring values of a segment, zero filled
+    uint8 int8  bits     4 bits a lane: 4, 8, 12 or 16 bytes           4 neighbouring values of a segment, zero filled
     float32     float32  float32 lanes                                 1 value
     float32     int8     int8 lanes                                    1 value
     float32     bits     1 bit a lane: 1, 2, 3 or 4 bytes              1 value
@@ -96,6 +97,8 @@ def filter_layout(op: str, call: OpCall) -> FilterLayout:
         (Encoding.FLOAT32, Encoding.FLOAT32): (1, 32),
         (Encoding.FLOAT32, Encoding.INT8): (1, 8),
         (Encoding.FLOAT32, Encoding.BITS): (1, 1),
+        (Encoding.UINT8, Encoding.BITS): (4, 4),
+        (Encoding.INT8, Encoding.BITS): (4, 4),
     }.get((source, stored), (4, 32))
     positions = math.ceil(taps * pixel / per_position)
     return FilterLayout(groups, channels_out // groups, segments, taps, pixel, positions, per_position, lane_bits)
@@ -162,9 +165,7 @@ def _pack_block(layout: FilterLayout, block: np.ndarray, width: int) -> bytes:
     split = padded.reshape(width, segments, layout.positions, layout.per_position).transpose(1, 2, 0, 3)
     if block.dtype != np.bool_:
         return np.ascontiguousarray(split).astype(block.dtype.newbyteorder("<")).tobytes()
-    if layout.per_position == 1:
-        return bitpack.pack(split[..., 0], width // 8).tobytes()
-    return bitpack.pack(split, layout.per_position // 8).tobytes()
+    return bitpack.pack(split.reshape(*split.shape[:2], -1), width * layout.lane_bits // 8).tobytes()
 
 
 def _unpack_filter(layout: FilterLayout, constant: ConstantType, raw: np.ndarray) -> np.ndarray:
@@ -184,10 +185,8 @@ def _unpack_block(layout: FilterLayout, constant: ConstantType, raw: np.ndarray,
     shape = (layout.segments, layout.positions, width, layout.per_position)
     if constant.encoding is not Encoding.BITS:
         split = _values(raw, constant.encoding).reshape(shape)
-    elif layout.per_position == 1:
-        split = bitpack.unpack(raw.reshape(*shape[:2], -1), width)[..., None]
     else:
-        split = bitpack.unpack(raw.reshape(*shape[:3], -1), layout.per_position)
+        split = bitpack.unpack(raw.reshape(*shape[:2], -1), width * layout.per_position).reshape(shape)
     rows = split.transpose(2, 0, 1, 3).reshape(width, layout.segments, -1)[:, :, : layout.segment_taps * layout.pixel]
     return rows.reshape(width, layout.segments, layout.segment_taps, layout.pixel)[..., : constant.shape[3]]
 

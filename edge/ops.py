@@ -257,8 +257,9 @@ def _conv_macs(call: OpCall, shape: tuple[int, ...]) -> int:
 
 _FLOAT_FILTERS = {(F32, F32, F32), (F32, I8, F32), (F32, BITS, F32)}
 _INT8_FILTERS = {(I8, I8, I8), (I8, I8, F32), (I8, I8, BITS), (U8, I8, F32), (U8, I8, BITS), (U8, I8, I8)}
+_SIGN_FILTERS = {(source, BITS, output) for source in (I8, U8) for output in (I8, F32, BITS)}
 _PACKED = {(BITS, BITS, F32), (BITS, BITS, BITS), (BITS, BITS, I8)}
-_CONV_SIGNATURES = frozenset(_FLOAT_FILTERS | _INT8_FILTERS | _PACKED)
+_CONV_SIGNATURES = frozenset(_FLOAT_FILTERS | _INT8_FILTERS | _SIGN_FILTERS | _PACKED)
 _RESIDUAL_SIGNATURES = frozenset((source, stored, output) for source, stored, _ in _CONV_SIGNATURES for output in (F32, BITS))
 _DEPTHWISE_SIGNATURES = frozenset(_FLOAT_FILTERS | _PACKED | {(I8, I8, I8), (I8, I8, F32), (U8, I8, F32), (U8, I8, I8)})
 

@@ -29,6 +29,7 @@ KernelFunction = Callable[..., None]
 _BYTES = ir.IntType(8).as_pointer()
 _WORD = ir.IntType(64)
 _POINTERS = 4
+STAND_IN = "edge.stand_in."  # before the names of functions that stand for intrinsics until the code is the machine's (`edge.kernels.simd`)
 _STACK_BYTES = 16  # what the stack is aligned to at a call
 
 
@@ -107,7 +108,10 @@ def _unoptimised(target_context: Any) -> Iterator[None]:
 
 
 def _for_machine(text: str, machine: Machine) -> str:
-    """The module without the processor Numba compiled it for, under the triple of `machine`."""
+    """The module without the processor Numba compiled it for, under the triple of `machine`, with its intrinsics."""
+    stand_in = rf'^define linkonce (.*@"?{re.escape(STAND_IN)}.*\)) .*\{{\n(?:.*\n)*?\}}$'
+    text = re.sub(stand_in, r"declare \1", text, flags=re.MULTILINE)
+    text = text.replace(STAND_IN, "")
     text = re.sub(r'"target-(cpu|features)"="[^"]*"', "", text)
     text = re.sub(r'^target triple = .*$', f'target triple = "{machine.triple}"', text, flags=re.MULTILINE)
     layout = str(_target_machine(machine).target_data)

@@ -6,8 +6,9 @@ zeros (of float32, int8 and uint8) or +1 (packed). What the halo adds is taken o
 - packed input, acc = N - 2p with p the differing bits of N products. With zero padding the outside taps have added the sum of their
   weights; it depends only on which taps are outside, so output rows and columns fall into few border classes. With a float output the
   table holds N - correction per class and channel; with a packed output the largest p that still gives +1, floor((N - correction - T) / 2).
-- int8 input: x - zero_point = (x + 128) - (128 + zero_point), so the table holds -(128 + zero_point) * sum of w, and the threshold
-  less that.
+- int8 or uint8 input: tiles add a number to x that suits the machine (`edge.kernels.int8_forms`), x - zero_point = (x + added) -
+  (added + zero_point), so the table holds -(added + zero_point) * sum of w, and the threshold less that. Filters of signs are +1 behind
+  the end of a segment, where x is masked to 0 and only what is added counts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.kernels.arguments import OVERREAD, epilogue, is_leaky, residual
+from edge.kernels.int8_forms import added, complements
 from edge.kernels.isa import Machine
 from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place
 from edge.kernels.shapes import ConvVariant, Residual, sub_lanes, tile_pixels
@@ -27,6 +29,8 @@ _KINDS = {
     (Encoding.BITS, Encoding.BITS): "bits",
     (Encoding.UINT8, Encoding.INT8): "u8i8",
     (Encoding.INT8, Encoding.INT8): "i8i8",
+    (Encoding.UINT8, Encoding.BITS): "u8bits",
+    (Encoding.INT8, Encoding.BITS): "i8bits",
     (Encoding.FLOAT32, Encoding.FLOAT32): "f32f32",
     (Encoding.FLOAT32, Encoding.INT8): "f32i8",
     (Encoding.FLOAT32, Encoding.BITS): "f32bits",
@@ -118,14 +122,27 @@ def packed_table(low: Lowering, window: Window, signs: np.ndarray) -> tuple[np.n
     return np.floor_divide(true_zero - low.array("threshold").astype(np.int64), 2), borders
 
 
-def _integer_table(low: Lowering) -> tuple[np.ndarray, Borders]:
-    image, out = low.input(), low.output
-    filters = low.array("filter")
-    offset = image.type.zero_point + (128 if image.type.encoding is Encoding.INT8 else 0)
-    correction = -offset * filters.sum(axis=(1, 2, 3), dtype=np.int64)
+def _integer_table(low: Lowering, kind: str) -> tuple[np.ndarray, Borders]:
+    out = low.output
+    correction = _sign_correction(low, kind) if kind.endswith("bits") else _int8_correction(low, kind)
     if _has_threshold(low):
         correction = low.array("threshold").astype(np.int64) - correction
     return correction[None, None, :], Borders(np.zeros(out.height, np.int32), np.zeros(out.width, np.int32), correction)
+
+
+def _int8_correction(low: Lowering, kind: str) -> np.ndarray:
+    sums: np.ndarray = low.array("filter").sum(axis=(1, 2, 3), dtype=np.int64)
+    correction: np.ndarray = -(low.input().type.zero_point + added(kind, low.machine)) * sums
+    return correction
+
+
+def _sign_correction(low: Lowering, kind: str) -> np.ndarray:
+    layout, minus = filter_layout(low.op, low.call), low.array("filter")
+    terms, negative = minus[0].size, minus.sum(axis=(1, 2, 3), dtype=np.int64)
+    behind = layout.segments * layout.positions * layout.per_position - terms
+    more = added(kind, low.machine)
+    flipped: np.ndarray = negative * complements(kind, low.machine)
+    return flipped - (low.input().type.zero_point + more) * (terms - 2 * negative) - more * behind
 
 
 def _table(low: Lowering, window: Window) -> tuple[int, int, int, int]:
@@ -136,7 +153,7 @@ def _table(low: Lowering, window: Window) -> tuple[int, int, int, int]:
     if kind == "bits":
         table, borders = packed_table(low, window, 1 - 2 * low.array("filter").astype(np.int8))
         return class_table(low, table, borders, NEVER)
-    return class_table(low, *_integer_table(low), np.iinfo(np.int32).min)
+    return class_table(low, *_integer_table(low, kind), np.iinfo(np.int32).min)
 
 
 def class_table(low: Lowering, table: np.ndarray, borders: Borders, fill: int, spare: int = OVERREAD) -> tuple[int, int, int, int]:
@@ -163,7 +180,10 @@ def _segment_arguments(low: Lowering, window: Window, layout: FilterLayout, kind
     taps_w = low.call.constants["filter"].shape[2]
     row_step, column_step = window.dilation[0] * image.row_bytes, window.dilation[1] * image.pixel_bytes
     rows, columns = (layout.segments, 1) if layout.segment_taps == taps_w else (layout.segments // taps_w, taps_w)
-    used = layout.segment_taps * layout.pixel % 64 if kind == "bits" else 0
+    # Of packed pixels 64 bits are a position, of bytes that meet signs, 4 bytes; other filters are 0 behind the end of a segment.
+    scalar_bits = {"bits": 64, "u8bits": 32, "i8bits": 32}.get(kind, 0)
+    value_bits = 8 if scalar_bits == 32 else 1
+    used = layout.segment_taps * layout.pixel * value_bits % scalar_bits if scalar_bits else 0
     mask = (1 << used) - 1 if used else -1
     pixel_step = window.stride[1] * image.pixel_bytes
     return [pixel_step, rows, row_step, columns, column_step, layout.positions, mask], bool(used)

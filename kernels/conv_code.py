@@ -59,7 +59,7 @@ def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
     compute = tile(TileShape(variant.kind, pixels, sub, lanes, variant.masked), machine)
     store = epilogue(_epilogue(variant), sub)
     octets, words = memory("u8"), memory("i64")
-    sub_bytes = sub * {"bits": 64, "f32i8": 8, "f32bits": 1}.get(variant.kind, 32) // 8
+    sub_bytes = sub * {"bits": 64, "f32i8": 8, "f32bits": 1, "u8bits": 4, "i8bits": 4}.get(variant.kind, 32) // 8
     tabled = not variant.kind.startswith("f32")
     after = variant.residual
     added, with_signs = bool(after and after.added), bool(after and after.packed)
@@ -100,7 +100,7 @@ def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
 
 
 def _epilogue(variant: ConvVariant) -> Epilogue:
-    accumulator = {"bits": "differences", "u8i8": "sums", "i8i8": "sums"}.get(variant.kind, "floats")
+    accumulator = "differences" if variant.kind == "bits" else "floats" if variant.kind.startswith("f32") else "sums"
     return Epilogue(accumulator, variant.output, EPILOGUE, variant.scaled, variant.leaky, variant.residual)
 
 

@@ -36,6 +36,7 @@ ISAS: Mapping[str, Isa] = {
         Isa("avx512", "x86_64", frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "fma"}), "skylake-avx512", 64, 32),
         Isa("avx2", "x86_64", frozenset({"avx2", "fma", "bmi", "bmi2", "popcnt", "lzcnt", "f16c"}), "haswell", 32, 16),
         Isa("generic", "x86_64", frozenset(), "x86-64", 16, 16),
+        Isa("neondot", "aarch64", frozenset({"neon", "dotprod"}), "cortex-a76", 16, 32),
         Isa("neon", "aarch64", frozenset({"neon"}), "cortex-a53", 16, 32),
         Isa("portable", "", frozenset(), "generic", 16, 16),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from edge.kernels.int8_forms import INT8_KINDS, gathers, int8_registers
 from edge.kernels.isa import Machine
 
 _MOST_PIXELS = 12
@@ -93,9 +94,14 @@ def _counting_spare(machine: Machine) -> int:
 
 def sub_lanes(kind: str, machine: Machine, lanes: int) -> int:
     """Lanes a tile takes at once out of a block of `lanes`: all of them where there are 32 wide registers, or a loop inside the tile."""
-    if machine.isa.vector_bytes == 64 or kind == "bits":
+    if machine.isa.vector_bytes == 64 or kind == "bits" or gathers(kind, machine):
         return lanes
     return 16 if lanes % 16 == 0 else 8
+
+
+def gathered_vectors(count: int) -> int:
+    """How many of the `count` vectors of a block a tile with a buffer takes at once: as few as share what a pixel costs."""
+    return 2 if count % 2 == 0 else 1
 
 
 def tile_pixels(kind: str, machine: Machine, lanes: int, width: int) -> int:
@@ -111,6 +117,11 @@ def _most_pixels(kind: str, machine: Machine, lanes: int) -> int:
     if kind == "bits" and counts_bytes(machine):
         vectors = registers // (16 if machine.isa.vector_bytes > 16 else 8)
         return (registers - _counting_spare(machine)) // vectors - 2
+    if kind in INT8_KINDS:
+        vectors = sub_lanes(kind, machine, lanes) // vector_lanes(kind, machine, lanes)
+        vectors = gathered_vectors(vectors) if gathers(kind, machine) else vectors
+        sums, spare = int8_registers(kind, machine, vectors)
+        return (registers - spare) // (sums * vectors)
     per_pixel = 4 * sub_lanes(kind, machine, lanes) * (2 if kind == "bits" else 1) // machine.isa.vector_bytes or 1
     return (registers - (4 if registers == 32 else 3)) // per_pixel
 

@@ -21,6 +21,8 @@ from numba.core.datamodel import models
 from numba.core.datamodel.registry import register_default
 from numba.extending import intrinsic, lower_builtin, type_callable
 
+from edge.kernels.build import STAND_IN
+
 ELEMENTS: dict[str, ir.Type] = {
     "f32": ir.FloatType(),
     "i8": ir.IntType(8),
@@ -83,6 +85,20 @@ def splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.Va
     undefined = ir.Constant(kind, ir.Undefined)
     one = builder.insert_element(undefined, scalar, LANE(0))
     return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(LANE, kind.count), [0] * kind.count))
+
+
+def machine_intrinsic(builder: ir.IRBuilder, name: str, kind: ir.VectorType, *operands: ir.Value) -> ir.Value:
+    """Call an LLVM intrinsic of the machine that code is made for, which the one that makes it may lack: Numba compiles for its own first.
+
+    So a function stands in, which `edge.kernels.build` replaces; nothing may be concluded from what it does.
+    """
+    stand_in = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [o.type for o in operands]), STAND_IN + name)
+    if stand_in.is_declaration:
+        stand_in.linkage = "linkonce"
+        for attribute in ("noinline", "optnone"):
+            stand_in.attributes.add(attribute)
+        ir.IRBuilder(stand_in.append_basic_block()).ret(ir.Constant(kind, None))
+    return builder.call(stand_in, operands)
 
 
 Emit = Callable[[Any, ir.IRBuilder, list[ir.Value]], ir.Value]

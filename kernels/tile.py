@@ -7,13 +7,16 @@ number of positions; a position is one scalar of every pixel (a 64-bit word, 4 b
     kind      scalar          filter lanes     one step
     bits      64 signs        64 signs         acc += popcount(x xor w)                 counts the products that are -1
     u8i8      4 bytes         4 int8           acc += x0*w0 + x1*w1 + x2*w2 + x3*w3     x unsigned
-    i8i8      4 bytes         4 int8           the same with x + 128 for x              the caller subtracts 128 * sum of w
+    i8i8      4 bytes         4 int8           the same, x signed
+    u8bits    4 bytes         4 signs          the same, w = -1 or +1
+    i8bits    4 bytes         4 signs          the same, x signed
     f32f32    float           float            acc = fma(x, w, acc)
     f32i8     float           int8             acc = fma(x, float(w), acc)
     f32bits   float           1 bit            acc = fma(x, -1 or +1, acc)
 
-Products of floats are summed one after the other in the order of the window, vectors lie across output channels alone, so that every
-machine with fused multiply-add gives the same float. Accumulators stay in registers over the whole window.
+What a tile of bytes adds to x, the caller takes off (`edge.kernels.int8_forms`). Products of floats are summed one after the other in the
+order of the window, vectors lie across output channels alone, so that every machine with fused multiply-add gives the same float.
+Accumulators stay in registers over the whole window.
 """
 
 from __future__ import annotations
@@ -29,10 +32,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from edge.kernels import tile_int8
+from edge.kernels.int8_forms import INT8_KINDS, gathers
 from edge.kernels.isa import Machine
 from edge.kernels.shapes import TileShape, counts_bytes, vector_lanes
 from edge.kernels.simd import INDEX, address, splat
 from edge.kernels.tile_bits import CountingTile, narrow
+from edge.kernels.tile_gathered import GatheredTile
 from edge.kernels.tile_window import load_window, variable
 
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -108,9 +113,9 @@ def step(kind: str, machine: Machine) -> Step:
     """The arithmetic of a tile on a machine."""
     if kind == "bits":
         return Step(I64, 64, I64, _load(I64), _spread, _count_differences)
-    if kind in ("u8i8", "i8i8"):
+    if kind in INT8_KINDS:
         dot = tile_int8.dot(kind, machine)
-        return Step(I32, 32, I32, dot.filters, dot.spread, dot.multiply)
+        return Step(dot.scalar, 4 if kind.endswith("bits") else 32, I32, dot.filters, dot.spread, dot.multiply)
     multiply = _fused if has_fma(machine) else _separate
     filters, lane_bits = {
         "f32f32": (_load(F32), 32),
@@ -128,7 +133,7 @@ def tile(shape: TileShape, machine: Machine) -> Any:
     seven int64: pixel step, segment rows, row step, segment columns, column step (bytes), positions of a segment, mask of the last
     position.
     """
-    writer = CountingTile if shape.kind == "bits" and counts_bytes(machine) else _Tile
+    writer = _writer(shape.kind, machine)
 
     @intrinsic
     def typed(context: Any, x: Any, filters: Any, out: Any, window: Any) -> Any:
@@ -142,6 +147,12 @@ def tile(shape: TileShape, machine: Machine) -> Any:
         return kind, code
 
     return typed
+
+
+def _writer(kind: str, machine: Machine) -> Callable[..., Any]:
+    if kind == "bits" and counts_bytes(machine):
+        return CountingTile
+    return GatheredTile if gathers(kind, machine) else _Tile
 
 
 class _Tile:
@@ -184,9 +195,9 @@ class _Tile:
         for pixel in range(self.shape.pixels):
             where = builder.gep(base, [builder.mul(self.window.pixel_step, INDEX(pixel))])
             scalar = builder.load(builder.bitcast(where, step.scalar.as_pointer()), align=1)
-            spread = step.spread(builder, scalar, self.width)
             if mask is not None:
-                spread = builder.and_(spread, splat(builder, mask, spread.type))
+                scalar = _masked(builder, scalar, mask)
+            spread = step.spread(builder, scalar, self.width)
             for j in range(self.count):
                 slot = self.accumulators[pixel * self.count + j]
                 builder.store(step.multiply(builder, builder.load(slot), spread, filters[j]), slot)
@@ -201,3 +212,11 @@ class _Tile:
             for value in values:
                 builder.store(value, address(builder, self.out, INDEX(offset), value.type), align=4)
                 offset += 4 * value.type.count
+
+
+def _masked(builder: ir.IRBuilder, scalar: ir.Value, mask: ir.Value) -> ir.Value:
+    """The scalar without the bits that are 0 in the 64 of the mask; of a vector, the first lane is the scalar."""
+    if scalar.type == I64:
+        return builder.and_(scalar, mask)
+    narrowed = builder.trunc(mask, I32)
+    return builder.and_(scalar, narrowed if scalar.type == I32 else splat(builder, narrowed, scalar.type))

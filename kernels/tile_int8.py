@@ -1,6 +1,8 @@
-"""The int8 arithmetic of the register tile: sums of products of 4 neighbouring bytes, in the shape that suits each machine.
+"""The int8 arithmetic of the register tile: sums of products of 4 neighbouring bytes by one instruction, or in any way that LLVM knows.
 
-`dot(kind, machine)` gives the parts of a step that `edge.kernels.tile` puts together.
+`dot(kind, machine)` gives the parts of a step that `edge.kernels.tile` puts together; `edge.kernels.int8_forms` lists the ways. Filters
+are int8, or signs, a bit each, which are spread in registers once for all pixels of the tile. A dot product instruction is the bound: as
+many products as a vector has bytes.
 """
 
 from __future__ import annotations
@@ -10,66 +12,94 @@ from dataclasses import dataclass
 from typing import Any
 
 import llvmlite.ir as ir
-from numba.core import cgutils
 
+from edge.kernels.int8_forms import DOTS, SIGNED, added, way
 from edge.kernels.isa import Machine
-from edge.kernels.simd import splat
+from edge.kernels.simd import machine_intrinsic, splat
 
-I8, I32 = ir.IntType(8), ir.IntType(32)
+I1, I8, I32 = ir.IntType(1), ir.IntType(8), ir.IntType(32)
 
 
 @dataclass(frozen=True)
 class Dot:
-    """acc += dot products of 4 bytes: `filters` and `spread` prepare the operands of `multiply` in whatever form it takes."""
+    """acc += dot products of 4 bytes: `filters` and `spread` prepare the operands of `multiply`."""
 
-    filters: Callable[[Any, ir.Value, int], Any]  # (builder, pointer, lanes) -> filters of a position
-    spread: Callable[[Any, ir.Value, int], Any]  # (builder, 4 bytes of a pixel, lanes) -> the same for every lane
-    multiply: Callable[[Any, ir.Value, Any, Any], ir.Value]  # (builder, acc, x, w) -> acc
+    filters: Callable[[Any, ir.Value, int], ir.Value]  # (builder, pointer, lanes) -> filters of a position
+    spread: Callable[[Any, ir.Value, int], ir.Value]  # (builder, 4 bytes of a pixel, lanes) -> the same for every lane
+    multiply: Callable[[Any, ir.Value, ir.Value, ir.Value], ir.Value]  # (builder, acc, x, w) -> acc
+    scalar: ir.Type = I32  # how a pixel is loaded: its first 4 bytes are taken
 
 
 def dot(kind: str, machine: Machine) -> Dot:
-    """The arithmetic of `u8i8` and `i8i8` on a machine."""
-    multiply = _vnni if _has_vnni(machine) else _widening
-    return Dot(_load_quads, _quads(kind == "i8i8"), multiply)
+    """The arithmetic of `kind` on a machine."""
+    filters = load_signs if kind.endswith("bits") else load_quads
+    spread, chosen = _quads(flipped=added(kind, machine) != 0), way(kind, machine)
+    if chosen == SIGNED:
+        return Dot(filters, spread, _sdot, scalar=ir.VectorType(I32, 4))
+    return Dot(filters, spread, _vpdpbusd if chosen == DOTS else _widening)
 
 
-def _load_quads(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value:
+# -- operands ------------------------------------------------------------------------------------------------------------------
+
+
+def load_quads(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value:
+    """4 bytes of every lane."""
     return builder.load(builder.bitcast(pointer, ir.VectorType(I8, 4 * lanes).as_pointer()), align=1)
 
 
-def _quads(unsigned_offset: bool) -> Callable[[Any, ir.Value, int], ir.Value]:
-    """4 bytes to every lane; with the offset, int8 becomes uint8 by adding 128 (flipping the top bit)."""
+def load_minus(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value:
+    """Which of the 4 signs of every lane are -1."""
+    if lanes == 16:  # as many as a mask register of AVX-512 holds
+        word = builder.load(builder.bitcast(pointer, ir.IntType(64).as_pointer()), align=1)
+        return builder.bitcast(word, ir.VectorType(I1, 64))
+    octets = builder.load(builder.bitcast(pointer, ir.VectorType(I8, lanes // 2).as_pointer()), align=1)
+    repeated = builder.shuffle_vector(octets, octets, ir.Constant(ir.VectorType(I32, 4 * lanes), [i // 8 for i in range(4 * lanes)]))
+    bits = ir.Constant(repeated.type, [1 << i % 8 for i in range(4 * lanes)])
+    return builder.icmp_unsigned("==", builder.and_(repeated, bits), bits)
+
+
+def load_signs(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value:
+    """4 signs of every lane as bytes, -1 and +1."""
+    kind = ir.VectorType(I8, 4 * lanes)
+    return builder.select(load_minus(builder, pointer, lanes), ir.Constant(kind, [-1] * kind.count), ir.Constant(kind, [1] * kind.count))
+
+
+def _quads(*, flipped: bool) -> Callable[[Any, ir.Value, int], ir.Value]:
+    """4 bytes to every lane; `flipped`: 128 is added to int8, or taken off uint8, by flipping the top bit."""
 
     def spread(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
-        if unsigned_offset:
-            scalar = builder.xor(scalar, I32(0x80808080))
-        return builder.bitcast(splat(builder, scalar, ir.VectorType(I32, lanes)), ir.VectorType(I8, 4 * lanes))
+        if isinstance(scalar.type, ir.VectorType):
+            scalar = builder.xor(scalar, ir.Constant(scalar.type, [0x80808080] * scalar.type.count)) if flipped else scalar
+            quads = builder.shuffle_vector(scalar, scalar, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
+        else:
+            scalar = builder.xor(scalar, I32(0x80808080)) if flipped else scalar
+            quads = splat(builder, scalar, ir.VectorType(I32, lanes))
+        return builder.bitcast(quads, ir.VectorType(I8, 4 * lanes))
 
     return spread
 
 
-def _has_vnni(machine: Machine) -> bool:
-    return {"avx512vnni", "avx512vl"} <= machine.features
+# -- multiplication ------------------------------------------------------------------------------------------------------------
 
 
-def _vnni(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
-    bits = 32 * acc.type.count
-    kind = ir.FunctionType(acc.type, [acc.type, x.type, w.type])
-    instruction = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.avx512.vpdpbusd.{bits}")
-    return builder.call(instruction, [acc, x, w])
+def _vpdpbusd(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
+    return machine_intrinsic(builder, f"llvm.x86.avx512.vpdpbusd.{32 * acc.type.count}", acc.type, acc, x, w)
+
+
+def _sdot(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
+    return machine_intrinsic(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", acc.type, acc, w, x)
 
 
 def _widening(builder: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
-    """Products in 16 bits (255 * 128 fits), summed in pairs in 32 bits: the shape that becomes pmaddwd and its likes."""
+    """Products in 32 bits, summed by fours."""
     lanes = acc.type.count
     wide = ir.VectorType(I32, 4 * lanes)
     product = builder.mul(builder.zext(x, wide), builder.sext(w, wide))
-    for count in (2 * lanes, lanes):
-        even, odd = (_every_other(builder, product, count, first) for first in (0, 1))
-        product = builder.add(even, odd)
-    return builder.add(acc, product)
+    return builder.add(acc, add_neighbours(builder, add_neighbours(builder, product)))
 
 
-def _every_other(builder: ir.IRBuilder, value: ir.Value, count: int, first: int) -> ir.Value:
-    mask = ir.Constant(ir.VectorType(I32, count), [first + 2 * i for i in range(count)])
-    return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+def add_neighbours(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """Every lane with an even number plus the one behind it."""
+    mask = ir.VectorType(I32, value.type.count // 2)
+    halves = (ir.Constant(mask, [first + 2 * i for i in range(mask.count)]) for first in (0, 1))
+    return builder.add(*(builder.shuffle_vector(value, value, half) for half in halves))
