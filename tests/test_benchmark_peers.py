@@ -12,7 +12,7 @@ import pytest
 from keras_models import conv, model_of, norm
 from peers import client
 from peers.client import PeerError, PerLayer, Prepared, Worker, interpreter, prepare
-from peers.equality import accumulators, agreement, flipped_bits, instructions, truth_of
+from peers.equality import accumulators, agreement, first_flips, flipped_bits, instructions, truth_of
 
 from edge.converters.layers import read_graph
 from edge.converters.passes import run_passes
@@ -115,6 +115,7 @@ def test_a_right_network_is_found_equal() -> None:
     assert steps and all(step.equal for step in steps)
     flipped, signs = flipped_bits(engine, graph, picture, truth)
     assert flipped == 0 and signs == 6 * 6 * 8 + 6 * 6 * 16
+    assert first_flips(engine, graph, picture, truth) == 0
 
 
 def test_a_wrong_network_is_found_out() -> None:
@@ -125,6 +126,7 @@ def test_a_wrong_network_is_found_out() -> None:
     assert next(each.wrong for each in accumulators(graph, truth, layers)) == 1
     assert any(not step.equal for step in instructions(engine, graph, truth))
     assert flipped_bits(engine, graph, picture, truth)[0] > 0
+    assert 0.01 < first_flips(engine, graph, picture, truth) <= 1
 
 
 def test_agreement_counts_classes() -> None:

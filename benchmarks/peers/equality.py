@@ -104,6 +104,30 @@ def flipped_bits(engine: Engine, graph: Graph, picture: np.ndarray, truth: Truth
     return flipped, total
 
 
+def first_flips(engine: Engine, graph: Graph, picture: np.ndarray, truth: Truth) -> float:
+    """How far from 0 the values are whose signs differ from Keras' own where signs first do, of the largest of that tensor; 0 for none.
+
+    Behind them everything may differ: a sign is one way or the other. So this says whether rounding was the cause.
+    """
+    known = anchors(engine.program, graph)
+    for step, made in zip(engine.trace(picture), engine.program.instructions, strict=True):
+        for number, got in zip(made.outputs, (step.output, step.signs), strict=False):
+            if number not in known or got is None or engine.program.tensors[number].type.encoding is not BITS:
+                continue
+            wrong = got.reshape(-1) != truth.real(known[number]).reshape(-1)
+            if wrong.any():
+                return _distance(graph, known[number], truth, wrong)
+    return 0.0
+
+
+def _distance(graph: Graph, signs: str, truth: Truth, wrong: np.ndarray) -> float:
+    source = graph.producer(signs)
+    if source is None or source.op != "binarize":
+        return float("inf")
+    values = np.abs(truth.real(source.inputs[0])).reshape(-1)
+    return float(values[wrong].max() / values.max())
+
+
 def agreement(answers: np.ndarray, expected: np.ndarray) -> float:
     """The share of pictures of which the largest answer is of the same class."""
     return float((answers.argmax(axis=-1) == expected.argmax(axis=-1)).mean())
