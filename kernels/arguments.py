@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge.kernels.arithmetic import inverse_scale
+from edge.kernels.arithmetic import inverse_scale, quantize
 from edge.kernels.registry import Lowering, Place, float_bits
 from edge.ops import Activation
 from edge.tensors import Encoding, TensorType
@@ -17,8 +17,7 @@ def epilogue(low: Lowering, *, scaled: bool, biased: bool) -> tuple[int, ...]:
     channels = low.output.channels
     scale = vector(low, "scale", 1.0, channels) if scaled else 0
     bias = vector(low, "bias", 0.0, channels) if biased else 0
-    in_steps = low.output.type.encoding is Encoding.INT8 and not is_leaky(low)
-    return scale, bias, *(_bounds_in_steps(low) if in_steps else bounds(low)), *quantization(low.output.type)
+    return scale, bias, *bounds(low), *quantization(low.output.type)
 
 
 def residual(low: Lowering) -> tuple[int, ...]:
@@ -41,27 +40,27 @@ def _steps(place: Place) -> tuple[int, int, int]:
 
 
 def bounds(low: Lowering) -> tuple[int, int, int]:
-    """Lower bound, upper bound and slope below zero of a fused activation."""
-    lower, upper, slope = {
-        Activation.RELU: (0.0, low.f("limit"), 0.0),
-        Activation.LEAKY_RELU: (-np.inf, np.inf, low.f("alpha")),
-    }.get(Activation(low.i("activation")), (-np.inf, np.inf, 0.0))
+    """Lower bound, upper bound and slope below zero of a fused activation, or of none.
+
+    Those of an int8 output are in whole steps from its zero point: rounding keeps order, so they may be applied after it.
+    """
+    lower, upper, slope = -np.inf, np.inf, 0.0
+    name = fused(low)
+    if name == "relu":
+        lower, upper = 0.0, low.f("limit")
+    elif name == "leaky":
+        slope = low.f("alpha")
+    kind = low.output.type
+    if kind.encoding is Encoding.INT8:
+        with np.errstate(invalid="ignore", over="ignore"):
+            lower, upper = (float(stored) - kind.zero_point for stored in quantize(np.array([lower, upper], np.float32), kind))
     return float_bits(lower), float_bits(upper), float_bits(slope)
 
 
-def _bounds_in_steps(low: Lowering) -> tuple[int, int, int]:
-    """Bounds of an int8 output with its activation's, in whole steps from the zero point. Rounding keeps order, so they may come after it."""
-    kind = low.output.type
-    lowest, highest = float(-128 - kind.zero_point), float(127 - kind.zero_point)
-    if low.i("activation") == Activation.RELU:
-        limit = np.rint(np.float32(low.f("limit")) * inverse_scale(kind))
-        lowest, highest = max(lowest, 0.0), min(highest, float(limit))
-    return float_bits(lowest), float_bits(highest), 0
-
-
-def is_leaky(low: Lowering) -> bool:
-    """Whether the slope below zero is used."""
-    return low.i("activation") == Activation.LEAKY_RELU
+def fused(low: Lowering) -> str:
+    """The fused activation as code knows it: none, relu or leaky."""
+    number = low.i("activation") if "activation" in low.call.attrs else Activation.NONE
+    return {Activation.RELU: "relu", Activation.LEAKY_RELU: "leaky"}.get(Activation(number), "none")
 
 
 def quantization(kind: TensorType) -> tuple[int, int]:

@@ -14,6 +14,7 @@ disk, it does not see changes in other files, and every object it makes refers t
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,18 @@ def inlined(function: KernelFunction) -> Any:
     from numba import njit
 
     return njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, _nrt=False)(function)
+
+
+def unrolled(body: Any, count: int) -> Any:
+    """The kernel function that calls body(0, ...), body(1, ...) and so on, `count` times, with the arguments it is given itself.
+
+    A loop would do the same, but LLVM unrolls long bodies only half the time, and then keeps nothing in registers between them.
+    """
+    names = ", ".join(list(inspect.signature(body.py_func).parameters)[1:])
+    calls = "".join(f"    body({number}, {names})\n" for number in range(count))
+    scope: dict[str, Any] = {"body": body}
+    exec(f"def every({names}):\n{calls}", scope)
+    return inlined(scope["every"])
 
 
 def signature() -> Any:

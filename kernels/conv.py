@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.kernels.arguments import OVERREAD, epilogue, is_leaky, residual
+from edge.kernels.arguments import OVERREAD, epilogue, fused, residual
 from edge.kernels.int8_forms import added, complements
 from edge.kernels.isa import Machine
 from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place
-from edge.kernels.shapes import ConvVariant, Residual, sub_lanes, tile_pixels
+from edge.kernels.shapes import ConvVariant, Residual, tile_pixels
 from edge.layout import BLOCK, FilterLayout, filter_layout, lanes, reads_packed_groups, writes_packed_groups
 from edge.tensors import Encoding
 
@@ -232,7 +232,7 @@ def _variant(low: Lowering, machine: Machine, kind: str, masked: bool) -> ConvVa
     tail = widths[-1] if len(widths) > 1 and channels % BLOCK else 0
     pixels = tile_pixels(kind, machine, block, out.width)
     scaled = "scale" in low.call.constants
-    return ConvVariant(kind, out.type.encoding.name.lower(), pixels, block, tail, masked, scaled, is_leaky(low), _residual(low))
+    return ConvVariant(kind, out.type.encoding.name.lower(), pixels, block, tail, masked, scaled, fused(low), _residual(low))
 
 
 def _residual(low: Lowering) -> Residual | None:
@@ -269,12 +269,7 @@ def _lower(low: Lowering) -> Lowered:
         *(residual(low) if variant.residual else ()),
     )  # fmt: skip
     macs = low.instruction.definition.macs(low.call, out.type.shape)
-    return Lowered(Code(variant.name, _builder(variant)), args, _scratch_bytes(variant, low.machine), macs)
-
-
-def _scratch_bytes(variant: ConvVariant, machine: Machine) -> int:
-    """The accumulators of a tile."""
-    return 4 * variant.pixels * sub_lanes(variant.kind, machine, variant.lanes)
+    return Lowered(Code(variant.name, _builder(variant)), args, work=macs)
 
 
 def _builder(variant: ConvVariant):  # type: ignore[no-untyped-def]

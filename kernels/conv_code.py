@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge.kernels.build import KernelFunction, inlined
+from edge.kernels.build import KernelFunction, inlined, unrolled
 from edge.kernels.epilogue import RESIDUAL, Epilogue, epilogue
 from edge.kernels.isa import Machine
 from edge.kernels.shapes import ConvVariant, TileShape, sub_lanes
-from edge.kernels.simd import memory
+from edge.kernels.simd import memory, stack
 from edge.kernels.tile import tile
 
 # The argument row, as `edge.kernels.conv` writes it; 0 to 6 are the tile's window.
@@ -43,10 +43,10 @@ def kernel(variant: ConvVariant, machine: Machine) -> KernelFunction:
             channel = block * _BLOCK
             if has_tail and block == blocks - 1:
                 tail = args[TAIL] + group * args[TAIL_GROUP]
-                tail_row(args, arena, constants, scratch, x, tail, y, group, channel)
+                tail_row(args, arena, constants, x, tail, y, group, channel)
             else:
                 filters = args[FILTER] + group * args[FILTER_GROUP] + block * args[BLOCK_BYTES]
-                full_row(args, arena, constants, scratch, x, filters, y, group, channel)
+                full_row(args, arena, constants, x, filters, y, group, channel)
 
     return conv2d
 
@@ -59,6 +59,7 @@ def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
     compute = tile(TileShape(variant.kind, pixels, sub, lanes, variant.masked), machine)
     store = epilogue(_epilogue(variant), sub)
     octets, words = memory("u8"), memory("i64")
+    accumulators = stack(4 * pixels * sub)
     sub_bytes = sub * {"bits": 64, "f32i8": 8, "f32bits": 1, "u8bits": 4, "i8bits": 4}.get(variant.kind, 32) // 8
     tabled = not variant.kind.startswith("f32")
     after = variant.residual
@@ -66,8 +67,27 @@ def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
     spare_of = SIGNS if with_signs else Y if variant.output == "bits" else 0
 
     @inlined
-    def row(args: Any, arena: Any, constants: Any, scratch: Any, x: Any, filters: Any, y: Any, group: Any, channel: Any) -> None:
+    def pixel(p: Any, args: Any, arena: Any, constants: Any, sums: Any, y: Any, start: Any, skip: Any, of_all: Any, left: Any,
+              table: Any) -> None:  # fmt: skip
+        """End one pixel of the tile."""
+        if added and p < skip:
+            return
+        out = _pixel(args, Y, y, start + p)
+        other, signs, where = out, out, table
+        if added:
+            other = _pixel(args, OTHER, y, start + p)
+        if with_signs:
+            signs = _pixel(args, SIGNS, y, start + p)
+        if tabled:
+            where += words.get(constants, args[COLUMN_CLASSES] + 8 * (start + p))
+        store(args, arena, constants, sums, 4 * sub * p, out, other, signs, of_all, left, where)
+
+    every_pixel = unrolled(pixel, pixels)
+
+    @inlined
+    def row(args: Any, arena: Any, constants: Any, x: Any, filters: Any, y: Any, group: Any, channel: Any) -> None:
         width = args[WIDTH]
+        sums = accumulators()
         table = args[TABLE]
         if tabled:
             table += words.get(constants, args[ROW_CLASSES] + 8 * y)
@@ -78,20 +98,9 @@ def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
                 first = channel + s * sub
                 left = args[CHANNELS] - first
                 of_all = group * args[CHANNELS] + first
-                compute(
-                    octets.at(arena, x + start * args[0]), octets.at(constants, filters + s * sub_bytes), octets.at(scratch, 0), args
-                )
-                # The pixels shared with the tile before are stored already, perhaps over the input that is added to them.
-                for p in range(column - start, pixels):
-                    out = _pixel(args, Y, y, start + p)
-                    other, signs, where = out, out, table
-                    if added:
-                        other = _pixel(args, OTHER, y, start + p)
-                    if with_signs:
-                        signs = _pixel(args, SIGNS, y, start + p)
-                    if tabled:
-                        where += words.get(constants, args[COLUMN_CLASSES] + 8 * (start + p))
-                    store(args, arena, constants, scratch, 4 * sub * p, out, other, signs, of_all, left, where)
+                compute(octets.at(arena, x + start * args[0]), octets.at(constants, filters + s * sub_bytes), sums, args)
+                # Pixels shared with the tile before are stored already, perhaps over the input that would be added to them again.
+                every_pixel(args, arena, constants, sums, y, start, column - start, of_all, left, table)
             column += pixels
         if spare_of:
             _clear_spare(args, arena, spare_of, y, group, channel + lanes)
@@ -101,7 +110,7 @@ def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
 
 def _epilogue(variant: ConvVariant) -> Epilogue:
     accumulator = "differences" if variant.kind == "bits" else "floats" if variant.kind.startswith("f32") else "sums"
-    return Epilogue(accumulator, variant.output, EPILOGUE, variant.scaled, variant.leaky, variant.residual)
+    return Epilogue(accumulator, variant.output, EPILOGUE, variant.scaled, variant.activation, variant.residual)
 
 
 @inlined

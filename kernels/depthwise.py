@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge.kernels.arguments import OVERREAD, epilogue, is_leaky
+from edge.kernels.arguments import OVERREAD, epilogue, fused
 from edge.kernels.conv import NEVER, class_table, packed_table, window_of
 from edge.kernels.isa import Machine
 from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place
@@ -40,7 +40,7 @@ def _variant_of_signs(low: Lowering) -> DepthwiseVariant:
     lanes, repeats = _sign_lanes(out, _multiplier(low))
     pixels = depthwise_pixels(low.machine, max(8, lanes // 4), out.width, gathered=repeats == 0)
     kind = "bits" if taps_h * taps_w <= _MOST_BYTE_TAPS else "bits32"
-    return DepthwiseVariant(kind, out.type.encoding.name.lower(), pixels, lanes, repeats, low.has("scale"), is_leaky(low))
+    return DepthwiseVariant(kind, out.type.encoding.name.lower(), pixels, lanes, repeats, low.has("scale"), fused(low))
 
 
 def _sign_lanes(out: Place, multiplier: int) -> tuple[int, int]:
@@ -60,7 +60,7 @@ def _variant_of_numbers(low: Lowering) -> DepthwiseVariant:
     lanes = depthwise_lanes(low.machine, out.channels)
     repeats = depthwise_repeats(lanes, _multiplier(low))
     pixels = depthwise_pixels(low.machine, lanes, out.width, gathered=repeats == 0)
-    variant = DepthwiseVariant(kind, out.type.encoding.name.lower(), pixels, lanes, repeats, low.has("scale"), is_leaky(low))
+    variant = DepthwiseVariant(kind, out.type.encoding.name.lower(), pixels, lanes, repeats, low.has("scale"), fused(low))
     return variant if kind.startswith("f32") or repeats != 1 else _with_dot(low, variant)
 
 

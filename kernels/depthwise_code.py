@@ -107,7 +107,7 @@ def _end_pixels(variant: DepthwiseVariant) -> Any:
 
 def _epilogue(variant: DepthwiseVariant) -> Epilogue:
     accumulator = {"f32": "floats", "bit": "differences"}.get(variant.kind[:3], "sums")
-    return Epilogue(accumulator, variant.output, EPILOGUE, variant.scaled, variant.leaky)
+    return Epilogue(accumulator, variant.output, EPILOGUE, variant.scaled, variant.activation)
 
 
 # -- the tile ------------------------------------------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.kernels.arguments import OVERREAD, bounds, is_flat, is_leaky, quantization
-from edge.kernels.arithmetic import quantize
+from edge.kernels.arguments import OVERREAD, bounds, fused, is_flat, quantization
 from edge.kernels.isa import Machine
 from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place, float_bits
 from edge.kernels.shapes import MapVariant
@@ -25,7 +24,6 @@ from edge.tensors import Encoding, TensorType
 _CHUNK = 4096  # values, at most, where pixels do not matter
 _LONGEST_PERIOD = 1024  # values
 
-_UNBOUNDED = (float_bits(-math.inf), float_bits(math.inf), 0)
 _FUNCTIONS = {Activation.ELU: "elu", Activation.SIGMOID: "sigmoid", Activation.TANH: "tanh"}
 
 
@@ -103,24 +101,10 @@ def _function(low: Lowering) -> str:
         return "prelu"
     if "activation" not in low.call.attrs:
         return "identity"
-    if is_leaky(low):
+    if fused(low) == "leaky":
         return "leaky"
     bounded = "identity" if low.output.type.encoding is Encoding.INT8 else "bounded"
     return _FUNCTIONS.get(Activation(low.i("activation")), bounded)
-
-
-def _bounds(low: Lowering, function: str) -> tuple[int, int, int]:
-    """Lower and upper bound, and the slope below zero; the bounds of an int8 are those of its steps from the zero point."""
-    if function == "elu":
-        return 0, 0, float_bits(low.f("alpha"))
-    lower, upper, slope = bounds(low) if "activation" in low.call.attrs else _UNBOUNDED
-    kind = low.output.type
-    if kind.encoding is not Encoding.INT8:
-        return lower, upper, slope
-    with np.errstate(invalid="ignore", over="ignore"):
-        stored = quantize(np.array([lower, upper], np.int32).view(np.float32), kind)
-    steps = [float_bits(float(value) - kind.zero_point) for value in stored]
-    return steps[0], steps[1], slope
 
 
 def _dequantization(kind: TensorType) -> tuple[int, int]:
@@ -140,7 +124,7 @@ def _lower_map(low: Lowering) -> Lowered:
         *_dequantization(low.call.inputs[0]), *_dequantization(second),
         *_rows(low, period),
         period or low.output.channels,
-        *_bounds(low, function), *quantization(kind),
+        *((0, 0, float_bits(low.f("alpha"))) if function == "elu" else bounds(low)), *quantization(kind),
     )  # fmt: skip
     return Lowered(Code(variant.name, _map_builder(variant)), args, work=kind.elements)
 

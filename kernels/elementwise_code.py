@@ -9,7 +9,7 @@ from typing import Any
 
 from edge.kernels import vecmath
 from edge.kernels.build import KernelFunction, inlined
-from edge.kernels.epilogue import activation
+from edge.kernels.epilogue import activation, quantizer
 from edge.kernels.shapes import VALUES, MapVariant
 from edge.kernels.simd import float_of_bits, vector
 
@@ -23,7 +23,6 @@ _BYTES = {"float32": 4, "int8": 1, "uint8": 1}
 _ELEMENTS = {"float32": "f32", "int8": "i8", "uint8": "u8"}
 
 F = vector("f32", VALUES)
-ROUND = 12582912.0  # 1.5 * 2**23: adding it to a float32 below 2**22 leaves the nearest whole number, half to even, in the low bits
 as_float = float_of_bits()
 
 
@@ -118,21 +117,15 @@ def _real(encoding: str, scale: int, lanes: int) -> Any:
 
 
 def _finish(output: str, lanes: int) -> Any:
-    """A float32 value as it is stored. The bounds of an int8 are those of its steps from the zero point, the activation's among them."""
-    f, i, q = vector("f32", lanes), vector("i32", lanes), vector("i8", lanes)
-    integer = output == "int8"
+    """A float32 value as it is stored."""
+    if output == "int8":
+        return quantizer(LOWER, lanes)
 
     @inlined
-    def finish(args: Any, value: Any) -> Any:
-        if not integer:
-            return value
-        steps = value * f.splat(as_float(args[INVERSE]))
-        # high takes the bound where the value is not a number. Positive float32 have the order of their bits.
-        bits = i.of_bits(f.high(steps, f.splat(as_float(args[LOWER]))) + f.splat(ROUND))
-        bits = i.low(bits, i.of_bits(f.splat(as_float(args[UPPER])) + f.splat(ROUND)))
-        return i.to_i8(bits) + q.splat(args[ZERO_POINT])
+    def as_it_is(args: Any, value: Any) -> Any:
+        return value
 
-    return finish
+    return as_it_is
 
 
 def _function(name: str, lanes: int) -> Any:
@@ -160,18 +153,12 @@ def _unary(function: Any) -> Any:
 
 def _bounded(lanes: int) -> Any:
     """ReLU, or nothing."""
-    return activation(LOWER, False, lanes)
+    return activation(LOWER, "bounded", lanes)
 
 
 def _leaky(lanes: int) -> Any:
     """Leaky ReLU."""
-    f = vector("f32", lanes)
-
-    @inlined
-    def slope(args: Any, value: Any) -> Any:
-        return f.where_less(value, f.splat(0.0), value * f.splat(as_float(args[SLOPE])), value)
-
-    return slope
+    return activation(LOWER, "leaky", lanes)
 
 
 def _elu(lanes: int) -> Any:

@@ -1,7 +1,7 @@
 """The end of a convolution, from accumulators to stored values, and the parts of it that other operations share.
 
 The arguments of an epilogue lie in a row of seven (`edge.kernels.arguments.epilogue`), whose first number the kernel gives: the offsets of
-scale and bias, the bounds (of int8 without a slope, in steps of the output) and the slope of the activation, 1 / scale and zero point of
+scale and bias, the bounds (of int8, in steps of the output) and the slope of the activation, 1 / scale and zero point of
 the output. Of residual_conv2d eleven follow
 (`edge.kernels.arguments.residual`): the offsets of slope, mul and add, offset, row and pixel bytes of the second input and of the signs,
 the offsets of sign_mul and sign_add.
@@ -22,8 +22,7 @@ RESIDUAL = 7
 SLOPES, MUL, ADD = range(RESIDUAL, RESIDUAL + 3)
 SIGN_MUL, SIGN_ADD = RESIDUAL + 9, RESIDUAL + 10
 
-_ROUND = 12582912.0  # 1.5 * 2**23: adding it to a float32 of less than 2**22 rounds to a whole number, half to even ...
-_ROUND_BITS = 0x4B400000  # ... and the bits of the sum, as an integer, are these plus that number
+_ROUND = 12582912.0  # 1.5 * 2**23: adding it to a float32 below 2**22 leaves the nearest whole number, half to even, in the low bits
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Epilogue:
     output: str
     first: int
     scaled: bool = False
-    leaky: bool = False
+    activation: str = "none"
     residual: Residual | None = None
 
 
@@ -55,40 +54,44 @@ def epilogue(shape: Epilogue, lanes: int) -> Any:
 # -- parts ---------------------------------------------------------------------------------------------------------------------
 
 
-def activation(first: int, leaky: bool, lanes: int) -> Any:
-    """activate(args, y): none, ReLU or, if `leaky`, leaky ReLU, whose bounds and slope are the arguments from `first` on."""
+def activation(first: int, name: str, lanes: int) -> Any:
+    """activate(args, y): none, relu or leaky, with bounds and slope in the arguments from `first` on; bounded is none or relu by those."""
     v, as_float = vector("f32", lanes), float_of_bits()
     lower, upper, slope = first, first + 1, first + 2
 
     @inlined
-    def activate(args: Any, y: Any) -> Any:
-        if leaky:
-            y = v.where_less(y, v.splat(0.0), y * v.splat(as_float(args[slope])), y)
+    def none(args: Any, y: Any) -> Any:
+        return y
+
+    @inlined
+    def relu(args: Any, y: Any) -> Any:
+        return v.atmost(v.high(y, v.splat(0.0)), v.splat(as_float(args[upper])))
+
+    @inlined
+    def leaky(args: Any, y: Any) -> Any:
+        return v.where_less(y, v.splat(0.0), y * v.splat(as_float(args[slope])), y)
+
+    @inlined
+    def bounded(args: Any, y: Any) -> Any:
         low = v.splat(as_float(args[lower]))
         # What is not a number stays so without a bound and becomes 0 with ReLU: -inf less itself is not a number, 0 less itself is 0.
         return v.atmost(v.bounded(y, low, low - low), v.splat(as_float(args[upper])))
 
-    return activate
+    return {"none": none, "relu": relu, "leaky": leaky, "bounded": bounded}[name]
 
 
-def quantizer(first: int, lanes: int, bounds: int | None = None) -> Any:
-    """quantize(args, y): float32 as int8, with 1 / scale and zero point in the arguments from `first` on.
-
-    The number of steps from the zero point lies between what int8 holds, or between the two arguments from `bounds` on.
-    """
-    v, i, as_float = vector("f32", lanes), vector("i32", lanes), float_of_bits()
-    inverse, zero_point = first, first + 1
+def quantizer(first: int, lanes: int) -> Any:
+    """quantize(args, y): float32 as int8. The arguments from `first` on are bounds in steps from the zero point, one that this does not
+    read, 1 / scale and zero point."""
+    v, i, q, as_float = vector("f32", lanes), vector("i32", lanes), vector("i8", lanes), float_of_bits()
+    lower, upper, inverse, zero_point = first, first + 1, first + 3, first + 4
 
     @inlined
     def quantize(args: Any, y: Any) -> Any:
-        zero = args[zero_point]
-        y = y * v.splat(as_float(args[inverse]))
-        # Clamped first, so that the rounding constant holds; high and low take the bound where y is not a number.
-        if bounds is None:
-            y = v.low(v.high(y, v.splat(-128 - zero)), v.splat(127 - zero))
-        else:
-            y = v.low(v.high(y, v.splat(as_float(args[bounds]))), v.splat(as_float(args[bounds + 1])))
-        return i.to_i8(i.of_bits(y + v.splat(_ROUND)) - i.splat(_ROUND_BITS - zero))
+        # high takes the bound where y is not a number. Positive float32 have the order of their bits.
+        y = v.high(y * v.splat(as_float(args[inverse])), v.splat(as_float(args[lower])))
+        bits = i.low(i.of_bits(y + v.splat(_ROUND)), i.of_bits(v.splat(as_float(args[upper])) + v.splat(_ROUND)))
+        return i.to_i8(bits) + q.splat(args[zero_point])
 
     return quantize
 
@@ -130,7 +133,7 @@ def _real_value(shape: Epilogue, chunk: int, *, activated: bool = True) -> Any:
     v, i = vector("f32", chunk), vector("i32", chunk)
     scale, bias = shape.first + SCALE, shape.first + BIAS
     floating, differences, scaled = shape.accumulator == "floats", shape.accumulator == "differences", shape.scaled
-    activate = activation(shape.first + LOWER, shape.leaky, chunk)
+    activate = activation(shape.first + LOWER, shape.activation, chunk)
 
     @inlined
     def value(args: Any, constants: Any, scratch: Any, acc: Any, channel: Any, table: Any) -> Any:
@@ -180,8 +183,8 @@ def _int8(shape: Epilogue, lanes: int) -> Any:
     chunks = lanes // chunk
     q = vector("i8", chunk)
     # The bounds of a ReLU are in steps of the output, rounded (`edge.kernels.arguments`): that rounds as the value itself would be.
-    value = _real_value(shape, chunk, activated=shape.leaky)
-    quantize = quantizer(shape.first + INVERSE, chunk, None if shape.leaky else shape.first + LOWER)
+    value = _real_value(shape, chunk, activated=shape.activation == "leaky")
+    quantize = quantizer(shape.first + LOWER, chunk)
 
     @inlined
     def store(

@@ -9,6 +9,7 @@ from edge.kernels.int8_forms import INT8_KINDS, gathers, int8_registers
 from edge.kernels.isa import Machine
 
 _MOST_PIXELS = 12
+_LETTERS = {"none": "", "relu": "r", "leaky": "l"}  # of activations, in names
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class ConvVariant:
     """What the code of a convolution is specialised for; everything else is an argument.
 
     `residual` is None for conv2d and dense. `lanes` is the width of all blocks but perhaps the last, whose width is `tail` (0: the same);
-    `masked`: the last position of a segment holds bits beyond the segment; `scaled`: accumulators are multiplied by a scale; `leaky`: the
-    slope below zero is used.
+    `masked`: the last position of a segment holds bits beyond the segment; `scaled`: accumulators are multiplied by a scale; `activation`
+    is none, relu or leaky.
     """
 
     kind: str
@@ -47,12 +48,12 @@ class ConvVariant:
     tail: int
     masked: bool
     scaled: bool
-    leaky: bool
+    activation: str
     residual: Residual | None = None
 
     @property
     def name(self) -> str:
-        flags = "".join(letter for letter, on in zip("msl", (self.masked, self.scaled, self.leaky), strict=True) if on)
+        flags = "".join(letter for letter, on in zip("ms", (self.masked, self.scaled), strict=True) if on) + _LETTERS[self.activation]
         after = self.residual.name if self.residual else ""
         return f"conv2d_{self.kind}_{self.output}_{self.pixels}x{self.lanes}_{self.tail}{flags}{after}"
 
@@ -130,9 +131,9 @@ def _most_pixels(kind: str, machine: Machine, lanes: int) -> int:
 class DepthwiseVariant:
     """What the code of a depthwise convolution is specialised for; everything else is an argument.
 
-    `repeats` says how often a vector repeats every channel it reads (0: not evenly, channels come from a table); `scaled` and `leaky` are
-    as in `ConvVariant`. `dot` is the number of columns that one instruction sums (0: taps one by one); then `taps_w` is the width of the
-    window and `pair` the number of pixels that share the columns they read.
+    `repeats` says how often a vector repeats every channel it reads (0: not evenly, channels come from a table); `scaled` and
+    `activation` are as in `ConvVariant`. `dot` is the number of columns that one instruction sums (0: taps one by one); then `taps_w` is
+    the width of the window and `pair` the number of pixels that share the columns they read.
     """
 
     kind: str
@@ -141,14 +142,14 @@ class DepthwiseVariant:
     lanes: int
     repeats: int
     scaled: bool
-    leaky: bool
+    activation: str
     dot: int = 0
     taps_w: int = 0
     pair: int = 1
 
     @property
     def name(self) -> str:
-        flags = "".join(letter for letter, on in zip("sl", (self.scaled, self.leaky), strict=True) if on)
+        flags = "".join(letter for letter, on in zip("s", (self.scaled,), strict=True) if on) + _LETTERS[self.activation]
         taps = f"_{self.dot}of{self.taps_w}by{self.pair}" if self.dot else ""
         return f"depthwise_conv2d_{self.kind}_{self.output}_{self.pixels}x{self.lanes}_{self.repeats}{flags}{taps}"
 

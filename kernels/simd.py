@@ -336,6 +336,18 @@ def bits_of_float() -> Any:
 
 
 @functools.cache
+def stack(nbytes: int) -> Any:
+    """stack(): a pointer to `nbytes` bytes of the kernel's own. Where all accesses are at constant offsets LLVM keeps them in registers."""
+
+    def code(context: Any, builder: ir.IRBuilder, sig: Any, values: list[ir.Value]) -> ir.Value:
+        memory = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(8), nbytes))
+        memory.align = 64
+        return builder.bitcast(memory, ir.IntType(8).as_pointer())
+
+    return intrinsic(lambda context: (types.CPointer(types.uint8)(), code))
+
+
+@functools.cache
 def fill() -> Any:
     """fill(p, bytes, value, count): count bytes become value (memset)."""
 
