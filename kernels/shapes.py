@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edge.kernels.int8_forms import INT8_KINDS, gathers, int8_registers
 from edge.kernels.isa import Machine
 
-_MOST_PIXELS = 12
+_MOST_PIXELS, _MOST_INT8_PIXELS = 12, 16  # of a tile; more of bytes, whose epilogues and spread filters cost most beside their products
 _LETTERS = {"none": "", "relu": "r", "leaky": "l"}  # of activations, in names
 
 
@@ -107,7 +107,8 @@ def gathered_vectors(count: int) -> int:
 
 def tile_pixels(kind: str, machine: Machine, lanes: int, width: int) -> int:
     """Pixels of a tile for an image `width` pixels wide: as many as registers allow, with the least waste at the row's end."""
-    most = max(1, min(_MOST_PIXELS, width, _most_pixels(kind, machine, lanes)))
+    largest = _MOST_INT8_PIXELS if kind in INT8_KINDS else _MOST_PIXELS
+    most = max(1, min(largest, width, _most_pixels(kind, machine, lanes)))
     cost = {pixels: -(-width // pixels) * (pixels + 0.5) for pixels in range(1, most + 1)}
     return min(cost, key=lambda pixels: (cost[pixels], -pixels))
 

@@ -75,9 +75,14 @@ def address(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value, kind: ir
     return builder.bitcast(builder.gep(octet, [offset]), kind.as_pointer())
 
 
-def opaque(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
-    """The same pointer, of which LLVM knows nothing: addresses are then computed from it, instead of kept running one by one in a loop."""
-    return builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], side_effect=False)
+def opaque(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """The same pointer or vector, of which LLVM knows nothing.
+
+    Addresses are then computed from the pointer, instead of kept running one by one in a loop; and what is done with the vector (on x86-64
+    alone) is done as it is written.
+    """
+    register = "r" if isinstance(value.type, ir.PointerType) else "v"
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", f"={register},0", [value], side_effect=False)
 
 
 def splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.Value:

@@ -51,8 +51,9 @@ class Step:
     lane_bits: int
     accumulator: ir.Type
     filters: Callable[[Any, ir.Value, int], Any]  # (builder, pointer, lanes) -> filters of a position, as `multiply` takes them
-    spread: Callable[[Any, ir.Value, int], Any]  # (builder, scalar, lanes) -> a pixel, as `multiply` takes it
+    spread: Callable[[Any, ir.Value, int, Any], Any]  # (builder, scalar, lanes, once) -> a pixel, as `multiply` takes it
     multiply: Callable[[Any, ir.Value, Any, Any], ir.Value]  # (builder, acc, x, w) -> acc
+    once: Callable[[Any, int], ir.Value | None] = lambda builder, lanes: None  # (builder, lanes) -> what `spread` is given
 
 
 def _load(kind: ir.Type) -> Callable[[Any, ir.Value, int], ir.Value]:
@@ -62,7 +63,7 @@ def _load(kind: ir.Type) -> Callable[[Any, ir.Value, int], ir.Value]:
     return load
 
 
-def _spread(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
+def _spread(builder: ir.IRBuilder, scalar: ir.Value, lanes: int, once: None) -> ir.Value:
     return splat(builder, scalar, ir.VectorType(scalar.type, lanes))
 
 
@@ -115,7 +116,7 @@ def step(kind: str, machine: Machine) -> Step:
         return Step(I64, 64, I64, _load(I64), _spread, _count_differences)
     if kind in INT8_KINDS:
         dot = tile_int8.dot(kind, machine)
-        return Step(dot.scalar, 4 if kind.endswith("bits") else 32, I32, dot.filters, dot.spread, dot.multiply)
+        return Step(dot.scalar, 4 if kind.endswith("bits") else 32, I32, dot.filters, dot.spread, dot.multiply, dot.once)
     multiply = _fused if has_fma(machine) else _separate
     filters, lane_bits = {
         "f32f32": (_load(F32), 32),
@@ -169,6 +170,7 @@ class _Tile:
         kind = ir.VectorType(self.step.accumulator, self.width)
         zero = ir.Constant(kind, [0 if self.step.accumulator != F32 else 0.0] * self.width)
         self.accumulators = [variable(builder, zero) for _ in range(shape.pixels * self.count)]
+        self.once = self.step.once(builder, self.width)
 
     def emit(self) -> None:
         builder, window = self.builder, self.window
@@ -197,7 +199,7 @@ class _Tile:
             scalar = builder.load(builder.bitcast(where, step.scalar.as_pointer()), align=1)
             if mask is not None:
                 scalar = _masked(builder, scalar, mask)
-            spread = step.spread(builder, scalar, self.width)
+            spread = step.spread(builder, scalar, self.width, self.once)
             for j in range(self.count):
                 slot = self.accumulators[pixel * self.count + j]
                 builder.store(step.multiply(builder, builder.load(slot), spread, filters[j]), slot)

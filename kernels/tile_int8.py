@@ -15,7 +15,7 @@ import llvmlite.ir as ir
 
 from edge.kernels.int8_forms import DOTS, SIGNED, added, way
 from edge.kernels.isa import Machine
-from edge.kernels.simd import machine_intrinsic, splat
+from edge.kernels.simd import machine_intrinsic, opaque, splat
 
 I1, I8, I32 = ir.IntType(1), ir.IntType(8), ir.IntType(32)
 
@@ -25,7 +25,8 @@ class Dot:
     """acc += dot products of 4 bytes: `filters` and `spread` prepare the operands of `multiply`."""
 
     filters: Callable[[Any, ir.Value, int], ir.Value]  # (builder, pointer, lanes) -> filters of a position
-    spread: Callable[[Any, ir.Value, int], ir.Value]  # (builder, 4 bytes of a pixel, lanes) -> the same for every lane
+    once: Callable[[Any, int], ir.Value | None]  # (builder, lanes) -> what `spread` needs, made before the loops
+    spread: Callable[[Any, ir.Value, int, Any], ir.Value]  # (builder, 4 bytes of a pixel, lanes, once) -> the same for every lane
     multiply: Callable[[Any, ir.Value, ir.Value, ir.Value], ir.Value]  # (builder, acc, x, w) -> acc
     scalar: ir.Type = I32  # how a pixel is loaded: its first 4 bytes are taken
 
@@ -33,10 +34,11 @@ class Dot:
 def dot(kind: str, machine: Machine) -> Dot:
     """The arithmetic of `kind` on a machine."""
     filters = load_signs if kind.endswith("bits") else load_quads
-    spread, chosen = _quads(flipped=added(kind, machine) != 0), way(kind, machine)
+    flipped, chosen = added(kind, machine) != 0, way(kind, machine)
+    once = (_hidden_top_bits if chosen == DOTS else _top_bits) if flipped else _nothing
     if chosen == SIGNED:
-        return Dot(filters, spread, _sdot, scalar=ir.VectorType(I32, 4))
-    return Dot(filters, spread, _vpdpbusd if chosen == DOTS else _widening)
+        return Dot(filters, once, _quads_of_vector, _sdot, scalar=ir.VectorType(I32, 4))
+    return Dot(filters, once, _quads, _vpdpbusd if chosen == DOTS else _widening)
 
 
 # -- operands ------------------------------------------------------------------------------------------------------------------
@@ -64,19 +66,34 @@ def load_signs(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> ir.Value
     return builder.select(load_minus(builder, pointer, lanes), ir.Constant(kind, [-1] * kind.count), ir.Constant(kind, [1] * kind.count))
 
 
-def _quads(*, flipped: bool) -> Callable[[Any, ir.Value, int], ir.Value]:
-    """4 bytes to every lane; `flipped`: 128 is added to int8, or taken off uint8, by flipping the top bit."""
+def _nothing(builder: ir.IRBuilder, lanes: int) -> None:
+    """Pixels are multiplied as they are."""
 
-    def spread(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
-        if isinstance(scalar.type, ir.VectorType):
-            scalar = builder.xor(scalar, ir.Constant(scalar.type, [0x80808080] * scalar.type.count)) if flipped else scalar
-            quads = builder.shuffle_vector(scalar, scalar, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
-        else:
-            scalar = builder.xor(scalar, I32(0x80808080)) if flipped else scalar
-            quads = splat(builder, scalar, ir.VectorType(I32, lanes))
-        return builder.bitcast(quads, ir.VectorType(I8, 4 * lanes))
 
-    return spread
+def _top_bits(builder: ir.IRBuilder, lanes: int) -> ir.Value:
+    """The top bit of every byte: flipping it adds 128 to an int8, or takes it off an uint8."""
+    return ir.Constant(ir.VectorType(I32, lanes), [0x80808080] * lanes)
+
+
+def _hidden_top_bits(builder: ir.IRBuilder, lanes: int) -> ir.Value:
+    """The same where LLVM does not see that all lanes are equal: else it flips the 4 bytes before it spreads them, and they pass through a
+    general register, whose way into a vector takes two cycles, while a load spreads them for nothing."""
+    return opaque(builder, _top_bits(builder, lanes))
+
+
+def _quads(builder: ir.IRBuilder, scalar: ir.Value, lanes: int, top_bits: ir.Value | None) -> ir.Value:
+    """4 bytes to every lane."""
+    return _flipped(builder, splat(builder, scalar, ir.VectorType(I32, lanes)), top_bits)
+
+
+def _quads_of_vector(builder: ir.IRBuilder, vector: ir.Value, lanes: int, top_bits: ir.Value | None) -> ir.Value:
+    """The first 4 bytes to every lane."""
+    return _flipped(builder, builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)), top_bits)
+
+
+def _flipped(builder: ir.IRBuilder, quads: ir.Value, top_bits: ir.Value | None) -> ir.Value:
+    flipped = quads if top_bits is None else builder.xor(quads, top_bits)
+    return builder.bitcast(flipped, ir.VectorType(I8, 4 * quads.type.count))
 
 
 # -- multiplication ------------------------------------------------------------------------------------------------------------

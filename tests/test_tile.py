@@ -177,7 +177,7 @@ def convolution(kind: str, width: int, machine: Machine) -> str:
     from edge.kernels import conv_code
 
     output = "float32" if kind.startswith("f32") else "bits"
-    variant = ConvVariant(kind, output, tile_pixels(kind, machine, 32, width), 32, 0, kind == "bits", False, False)
+    variant = ConvVariant(kind, output, tile_pixels(kind, machine, 32, width), 32, 0, kind == "bits", False, "none")
     return assembly("kernel", conv_code.kernel(variant, machine), machine)
 
 
