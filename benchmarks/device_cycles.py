@@ -75,9 +75,9 @@ class Case:
 
     def program(self) -> Program:
         random = np.random.default_rng(0)
-        constants = self._filter(random) if self.stored else {}
+        constants = self._filter(random) if self.stored else self._slope()
         attrs = self._attrs()
-        inputs = ("x", "y") if self.op in ("add", "concat") else ("x",)
+        inputs = ("x", "y") if self.op in ("add", "concat", "multiply") else ("x",)
         types = {name: self.input for name in inputs}
         call = OpCall(tuple(types.values()), {role: constant_type(a) for role, a in constants.items()}, attrs)
         output = TensorType(infer(OPS[self.op], call), self.output, self.input.scale, self.input.zero_point if self.output is I8 else 0)
@@ -95,6 +95,9 @@ class Case:
             return constants | {"threshold": np.zeros(channels, np.int32)}
         scale = {} if self.stored is F32 else {"scale": np.ones(channels, np.float32)}
         return constants | scale | {"bias": np.ones(channels, np.float32)}
+
+    def _slope(self) -> dict[str, np.ndarray]:
+        return {"slope": np.full(self.input.hwc[2], 0.25, np.float32)} if self.op == "prelu" else {}
 
     def _attrs(self) -> dict[str, int | float]:
         known: dict[str, int | float] = {**_CONV, "window_h": 2, "window_w": 2, "value": 0.0, "rank": 1, "size_0": self.input.elements}

@@ -257,7 +257,7 @@ def tie_decided(engine: Engine, example: Array, known: Mapping[int, str], truth:
     """Whether, running through the whole network, the first packed tensor that differs from the source differs in ties alone."""
     for step, instruction in zip(engine.trace(example), engine.program.instructions, strict=True):
         for number, output in zip(instruction.outputs, (step.output, step.signs), strict=False):
-            if engine.program.tensors[number].type.encoding is not _BITS or number not in known:
+            if output is None or engine.program.tensors[number].type.encoding is not _BITS or number not in known:
                 continue
             wrong = output.reshape(-1) != truth.real(known[number]).reshape(-1)
             if wrong.any():

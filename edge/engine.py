@@ -194,9 +194,9 @@ class Engine:
         return seconds
 
     def run_instruction(self, number: int, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """The (first) output of one instruction alone, for inputs and with an output in real values (bits as +-1), as in a trace.
+        """The (first) output of one instruction alone, in real values (bits as +-1) as in a trace; the rest of the arena is overwritten.
 
-        Whatever else is in the arena is overwritten at will. Raises ValueError for inputs of another number or size than the instruction's.
+        Raises ValueError for inputs of another number or size than the instruction's.
         """
         instruction = self.program.instructions[number]
         with self._lock:

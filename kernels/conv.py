@@ -142,7 +142,8 @@ def _sign_correction(low: Lowering, kind: str) -> np.ndarray:
     behind = layout.segments * layout.positions * layout.per_position - terms
     more = added(kind, low.machine)
     flipped: np.ndarray = negative * complements(kind, low.machine)
-    return flipped - (low.input().type.zero_point + more) * (terms - 2 * negative) - more * behind
+    sums: np.ndarray = flipped - (low.input().type.zero_point + more) * (terms - 2 * negative) - more * behind
+    return sums
 
 
 def _table(low: Lowering, window: Window) -> tuple[int, int, int, int]:
