@@ -168,7 +168,7 @@ def _binarize_both(graph: Graph, node: Node, statistics: Mapping[str, Statistics
     The convolution of the constant part joins the bias; at padded borders it is too large by the taps outside.
     """
     if node.op == "depthwise_conv2d" or encoding(graph, node.inputs[0]) is not F32:
-        return _keeps_input(graph, node, "depthwise convolutions read no signs")
+        return _keeps_input(graph, node, "a depthwise convolution sums too few signs")
     if not reads_packed_groups(graph.types[node.inputs[0]].shape[-1], int(node.attrs.get("groups", 1))):
         return _keeps_input(graph, node, "only groups of 8, 16, 32 or 64 channels, or a multiple of 64, read signs")
     known = statistics.get(node.inputs[0])

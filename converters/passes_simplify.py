@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edge.converters.rewriting import edit, encoding, fresh, is_plain, pads, stored, sweep, with_attrs
+from edge.converters.rewriting import WEIGHT_OPS, edit, encoding, fresh, is_plain, pads, stored, sweep, with_attrs
 from edge.graph import Graph, Node
 from edge.layout import reads_packed_groups
 from edge.tensors import Encoding
@@ -138,8 +138,9 @@ def _keep_packed(graph: Graph, node: Node) -> Graph | None:
     if len(unpacks) != len(node.inputs):
         return None
     packed = tuple(source.inputs[0] for source in unpacks)
-    if node.op in ("conv2d", "dense") and stored(node) is BITS:
-        if not reads_packed_groups(graph.types[packed[0]].shape[-1], int(node.attrs.get("groups", 1))):
+    if node.op in WEIGHT_OPS and stored(node) is BITS:
+        groups = int(node.attrs.get("groups", 1))
+        if node.op != "depthwise_conv2d" and not reads_packed_groups(graph.types[packed[0]].shape[-1], groups):
             return None
         return edit(graph, replacing={node.output: (replace(node, inputs=packed),)})
     if node.op == "binarize" and not node.constants:

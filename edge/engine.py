@@ -79,8 +79,8 @@ class Engine:
     """A program ready to run on this machine.
 
     `machine` defaults to the best instruction set (see `edge.kernels.isa`); `threads` is cut to the cores this process may use, and
-    instructions too short to share use one; `progress(done, total)` is told of kernels being compiled.
-    `guard` surrounds the arena with known bytes and checks them after every run (for tests of hostile files).
+    instructions too short to share use one; `progress(done, total)` is told of kernels being compiled. `guard` surrounds the arena with
+    known bytes and checks them after every run (for tests of hostile files).
     """
 
     def __init__(

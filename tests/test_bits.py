@@ -232,7 +232,7 @@ def test_1_bit_activations_are_signs_around_the_mean() -> None:
     after = choose_bits(graph, Request(1, 1, statistics))
     packed = {_named(node): node for node in weighted(after) if after.types[node.inputs[0]].encoding is Encoding.BITS}
     assert {"second", "fourth"} <= set(packed)
-    assert "depthwise convolutions read no signs" in after.notes["third"]
+    assert "a depthwise convolution sums too few signs" in after.notes["third"]
     sign = next(node for node in after.nodes if node.op == "binarize" and node.output == packed["second"].inputs[0])
     source = next(node.inputs[0] for node in weighted(graph) if _named(node) == "second")
     np.testing.assert_allclose(sign.constants["add"], -statistics[source].mean, rtol=1e-6)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernel_runs import Run, assert_agrees
+from sample_programs import PADDING, Builder, bits_type, float_type
 from strategies import Case, Draw
 
+from edge.converters.passes_simplify import keep_packed
 from edge.kernels.isa import available, detect
+from edge.kernels.reference import run_graph
 from edge.kernels.tile import has_fma
 from edge.ops import NO_ACTIVATION, OPS
-from edge.tensors import Encoding
+from edge.tensors import Encoding, TensorType
 
 BITS, FLOAT32, INT8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8
 MACHINES = [detect(isa.name) for isa in available()]
@@ -66,3 +69,15 @@ def test_signs_outside_small_images_count_nothing_or_one(output: Encoding, pad_o
 @pytest.mark.parametrize("taps_w", [1, 5, 8, 9])
 def test_rows_of_int8_of_any_width(taps_w: int, stride: int) -> None:
     check(case((3, 21, 19), (2, taps_w), INT8, INT8, stride=stride, pad=1 if taps_w > 1 else 0))
+
+
+def test_layers_of_signs_read_packed_signs() -> None:
+    """The converter lets a depthwise layer that was trained binary read what is packed, and no value changes."""
+    b = Builder(7)
+    x = b.input(TensorType((6, 5, 24), FLOAT32))
+    unpacked = b.add("unpack", b.add("binarize", x, output=bits_type()), output=float_type())
+    before = b.graph("depthwise", b.depthwise(unpacked, 2, stored=BITS, output=float_type(), **PADDING))
+    after = keep_packed(before).verify()
+    assert [node.op for node in after.nodes] == ["binarize", "depthwise_conv2d"]
+    example = {"input0": b.values(FLOAT32, (6, 5, 24))}
+    np.testing.assert_allclose(run_graph(after, example)[after.outputs[0]], run_graph(before, example)[before.outputs[0]], atol=1e-6)
