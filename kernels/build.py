@@ -41,15 +41,16 @@ def inlined(function: KernelFunction) -> Any:
     return njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, _nrt=False)(function)
 
 
-def unrolled(body: Any, count: int) -> Any:
+def repeated(body: Any, count: int, *, unrolled: bool) -> Any:
     """The kernel function that calls body(0, ...), body(1, ...) and so on, `count` times, with the arguments it is given itself.
 
-    A loop would do the same, but LLVM unrolls long bodies only half the time, and then keeps nothing in registers between them.
+    `unrolled`: one call after the other. LLVM unrolls long loops only half the time, and then keeps nothing in registers between them.
     """
     names = ", ".join(list(inspect.signature(body.py_func).parameters)[1:])
-    calls = "".join(f"    body({number}, {names})\n" for number in range(count))
+    loop = [f"for number in range({count}): body(number, {names})"]
+    calls = [f"body({number}, {names})" for number in range(count)] if unrolled else loop
     scope: dict[str, Any] = {"body": body}
-    exec(f"def every({names}):\n{calls}", scope)
+    exec("\n    ".join([f"def every({names}):", *calls]), scope)
     return inlined(scope["every"])
 
 

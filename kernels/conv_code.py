@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge.kernels.build import KernelFunction, inlined, unrolled
+from edge.kernels.build import KernelFunction, inlined, repeated
 from edge.kernels.epilogue import RESIDUAL, Epilogue, epilogue
 from edge.kernels.isa import Machine
-from edge.kernels.shapes import ConvVariant, TileShape, sub_lanes
+from edge.kernels.shapes import ConvVariant, TileShape, keeps_registers, sub_lanes
 from edge.kernels.simd import memory, stack
 from edge.kernels.tile import tile
 
@@ -82,7 +82,7 @@ def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
             where += words.get(constants, args[COLUMN_CLASSES] + 8 * (start + p))
         store(args, arena, constants, sums, 4 * sub * p, out, other, signs, of_all, left, where)
 
-    every_pixel = unrolled(pixel, pixels)
+    every_pixel = repeated(pixel, pixels, unrolled=keeps_registers(variant.kind, machine))
 
     @inlined
     def row(args: Any, arena: Any, constants: Any, x: Any, filters: Any, y: Any, group: Any, channel: Any) -> None:

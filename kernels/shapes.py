@@ -82,6 +82,11 @@ def counts_bytes(machine: Machine) -> bool:
     return "avx512vpopcntdq" not in machine.features
 
 
+def keeps_registers(kind: str, machine: Machine) -> bool:
+    """Whether the sums of a tile stay in registers until they are ended; else a tile leaves them in memory."""
+    return machine.isa.vectors == 32 and not gathers(kind, machine) and not (kind == "bits" and counts_bytes(machine))
+
+
 def tile_vectors(machine: Machine, lanes: int, pixels: int) -> int:
     """Vectors of filters that share the words of a tile of `pixels` whose bits are counted in bytes: a power of 2 that divides `lanes`."""
     fitting = max(1, (machine.isa.vectors - _counting_spare(machine)) // (pixels + 2))
