@@ -2,6 +2,8 @@
 
     python benchmarks/device_cycles.py raspberry-pi-4            prints the tables
     python benchmarks/device_cycles.py raspberry-pi-4 --write    puts them into the profile
+    python benchmarks/device_cycles.py raspberry-pi-4 --write --kinds 'dense_bits_.*'     those kinds alone, the others stay
+    python benchmarks/device_cycles.py raspberry-pi-4 --write --kinds missing            those that the profile does not list
     python benchmarks/device_cycles.py raspberry-pi-4 --model examples/digits.edge
 
 Every kernel is compiled for the device, linked into a program and run under `qemu-aarch64`, where a plugin counts how often each basic
@@ -22,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -282,24 +284,25 @@ def fit(samples: Sequence[Sample]) -> tuple[tuple[float, float, float], float]:
     return (values[0], values[1], values[2]), residual
 
 
-def samples(emulator: Emulator) -> dict[str, list[Sample]]:
-    """All cases, by kind of kernel."""
+def samples(emulator: Emulator, wanted: Callable[[str], bool]) -> dict[str, list[Sample]]:
+    """All cases of the kinds that are wanted, by kind of kernel."""
     found: dict[str, list[Sample]] = defaultdict(list)
-    for program in [case.program() for case in cases()]:  # all made before the first runs for long
+    programs = [case.program() for case in cases()]  # all made before the first runs for long
+    for program in [program for program in programs if wanted(kind_of(program, program.instructions[0]))]:
         cost = program_cost(program, emulator.machine).instructions[0]
         found[kind_of(program, program.instructions[0])].append(Sample(cost.stored_macs, cost.values, emulator.cycles(program)[0]))
         print(f"{cost.kind}: {program.tensors[0].type} -> {found[cost.kind][-1].cycles:,.0f} cycles", file=sys.stderr)
     return found
 
 
-def tables(found: Mapping[str, Sequence[Sample]], cpu: str) -> str:
-    """The figures as TOML."""
+def tables(found: Mapping[str, Sequence[Sample]], cpu: str) -> dict[str, str]:
+    """The figures of each kind as TOML."""
     version = _tool("llvm-mca", "--version").stdout.split("version")[1].split()[0]
     source = f"benchmarks/device_cycles.py: instructions counted in emulation, cycles of {cpu} by llvm-mca {version}"
-    lines = []
-    for kind, measured in sorted(found.items()):
+    made = {}
+    for kind, measured in found.items():
         (per_mac, per_value, per_call), residual = fit(measured)
-        lines += [
+        lines = [
             f"[kernels.{kind}]",
             f"cycles_per_mac = {per_mac:.5f}",
             f"cycles_per_value = {per_value:.3f}",
@@ -309,14 +312,16 @@ def tables(found: Mapping[str, Sequence[Sample]], cpu: str) -> str:
             f"expected_error = {MODEL_ERROR + residual:.2f}",
             "",
         ]
-    return "\n".join(lines)
+        made[kind] = "\n".join(lines)
+    return made
 
 
-def write(name: str, text: str) -> None:
-    """Replace the tables of kernels, which are the last of the profile."""
+def write(name: str, made: Mapping[str, str]) -> None:
+    """Replace or add tables of kernels, which are the last of the profile, in the order of their names."""
     path = FOLDER / f"{name}.toml"
-    head = re.split(r"^\[kernels\.", path.read_text("utf-8"), maxsplit=1, flags=re.MULTILINE)[0]
-    path.write_text(head + text, "utf-8")
+    head, *kept = re.split(r"^(?=\[kernels\.)", path.read_text("utf-8"), flags=re.MULTILINE)
+    known = {table[len("[kernels.") : table.index("]")]: table.rstrip("\n") + "\n" for table in kept}
+    path.write_text(head + "\n".join(table for _, table in sorted({**known, **made}.items())), "utf-8")
 
 
 def compare_model(device: Device, emulator: Emulator, path: str) -> None:
@@ -335,6 +340,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target")
     parser.add_argument("--write", action="store_true", help="replace the tables in the profile")
+    parser.add_argument("--kinds", default=".*", help="a pattern of the kinds to count, or missing")
     parser.add_argument("--model", help="compare the profile with the cycles of a .edge file")
     options = parser.parse_args()
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -346,11 +352,13 @@ def main() -> None:
         if options.model:
             compare_model(device, emulator, options.model)
             return
-        text = tables(samples(emulator), device.machine.cpu)
+        pattern = re.compile(options.kinds)
+        listed = device.kernels if options.kinds == "missing" else {}
+        made = tables(samples(emulator, lambda kind: kind not in listed if listed else bool(pattern.fullmatch(kind))), device.machine.cpu)
     if options.write:
-        write(options.target, text)
+        write(options.target, made)
     else:
-        print(text)
+        print("\n".join(made.values()))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def _native_ir(function: KernelFunction) -> tuple[str, str]:
     flags.error_model = "numpy"  # division by zero gives inf or nan and raises nothing
     kind = signature()
     target = registry.cpu_target
-    with global_compiler_lock, _unoptimised(target.target_context):
+    with global_compiler_lock, _unoptimised():
         result = compiler.compile_extra(
             target.typing_context, target.target_context, function, kind.args, kind.return_type, flags, {}
         )
@@ -108,17 +108,27 @@ def _native_ir(function: KernelFunction) -> tuple[str, str]:
 
 
 @contextmanager
-def _unoptimised(target_context: Any) -> Iterator[None]:
-    """Numba's own optimisation is left out: ours comes after, for the machine; doing both takes twice the time and unrolls loops twice."""
-    from numba.core import config
+def _unoptimised() -> Iterator[None]:
+    """Numba types and lowers, and does nothing else: our own optimisation comes after, for the machine. Left to itself it optimises and
+    emits code for this process as well, again for every function that is inlined into another, which takes most of the time."""
+    from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary, JITCPUCodegen
+    from numba.core.cpu import CPUContext
 
-    target_context.codegen()  # made with the level it has for everybody else
-    level = config.OPT
-    config.OPT = type(level)(0)
+    replaced: list[tuple[Any, str, Callable[..., Any]]] = [
+        (CPUCodeLibrary, "_optimize_final_module", lambda library: None),
+        (JITCodeLibrary, "_finalize_specific", lambda library: None),
+        (JITCPUCodegen, "_add_module", lambda codegen, module: None),
+        # What would be called from Python: a builtin of its own for each function, as Numba keeps them by identity.
+        (CPUContext, "get_executable", lambda context, library, *_: library.finalize() or [].append),
+    ]
+    kept = [(owner, name, owner.__dict__[name]) for owner, name, _ in replaced]
+    for owner, name, function in replaced:
+        setattr(owner, name, function)
     try:
         yield
     finally:
-        config.OPT = level
+        for owner, name, function in kept:
+            setattr(owner, name, function)
 
 
 def _for_machine(text: str, machine: Machine) -> str:

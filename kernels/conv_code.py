@@ -26,9 +26,7 @@ _BLOCK = 32
 
 def kernel(variant: ConvVariant, machine: Machine) -> KernelFunction:
     """The kernel function of a variant, for `edge.kernels.build`."""
-    full_row = _row(variant, variant.lanes, machine)
-    tail_row = _row(variant, variant.tail or variant.lanes, machine)
-    has_tail = variant.tail != 0
+    any_row = _blocks(variant, machine)
 
     def conv2d(args: Any, arena: Any, constants: Any, scratch: Any, part: Any, parts: Any) -> None:
         height = args[HEIGHT]
@@ -38,17 +36,33 @@ def kernel(variant: ConvVariant, machine: Machine) -> KernelFunction:
             block_of_all = unit // height
             y = unit - block_of_all * height
             group = block_of_all // blocks
-            block = block_of_all - group * blocks
             x = args[X] + y * args[X_ROW] + group * args[X_GROUP]
-            channel = block * _BLOCK
-            if has_tail and block == blocks - 1:
-                tail = args[TAIL] + group * args[TAIL_GROUP]
-                tail_row(args, arena, constants, x, tail, y, group, channel)
-            else:
-                filters = args[FILTER] + group * args[FILTER_GROUP] + block * args[BLOCK_BYTES]
-                full_row(args, arena, constants, x, filters, y, group, channel)
+            any_row(args, arena, constants, x, y, group, block_of_all - group * blocks)
 
     return conv2d
+
+
+def _blocks(variant: ConvVariant, machine: Machine) -> Any:
+    """One output row of any block: of 32 channels or, as the last, of those that are left."""
+    full_row = _row(variant, variant.lanes, machine)
+
+    @inlined
+    def full(args: Any, arena: Any, constants: Any, x: Any, y: Any, group: Any, block: Any) -> None:
+        filters = args[FILTER] + group * args[FILTER_GROUP] + block * args[BLOCK_BYTES]
+        full_row(args, arena, constants, x, filters, y, group, block * _BLOCK)
+
+    if not variant.tail:
+        return full
+    tail_row = _row(variant, variant.tail, machine)
+
+    @inlined
+    def full_or_last(args: Any, arena: Any, constants: Any, x: Any, y: Any, group: Any, block: Any) -> None:
+        if block == args[BLOCKS] - 1:
+            tail_row(args, arena, constants, x, args[TAIL] + group * args[TAIL_GROUP], y, group, block * _BLOCK)
+        else:
+            full(args, arena, constants, x, y, group, block)
+
+    return full_or_last
 
 
 def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:

@@ -404,7 +404,7 @@ def test_files_that_are_no_models_are_refused(folder: Path, models: Path) -> Non
         "picture.edge": ((folder / "image.png").read_bytes(), "expected a .edge, .tflite or Keras file"),
         "cut.edge": (content[:-1], "cut off"),
         "damaged.edge": (content[:-1] + bytes([content[-1] ^ 1]), "checksum"),
-        "newer.edge": (newer, "got 2.0"),
+        "newer.edge": (newer, "got 2."),
         "cut.tflite": (lite[: len(lite) // 2], "cut.tflite"),
         "model.h5": ((folder / "model.h5").read_bytes(), "edge convert model.h5 --bits 1"),
     }

@@ -64,7 +64,10 @@ def test_width_multiplies_channels_to_multiples_of_8() -> None:
     assert zoo.lenet(width=0.01).get_layer("conv1").kernel.shape[-1] == 8
 
 
-@pytest.mark.parametrize("name", zoo.NETWORKS)
+QUICK = ("lenet", "resnet(2)", "clock", "mlp-base")  # the others compile many kernels
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in zoo.NETWORKS])
 def test_binary_networks_convert_packed_and_give_keras_answers(name: str, tmp_path: Path) -> None:
     model = zoo.build(name, "binary", width=NARROW.get(name, 1 / 4))
     randomize(model)
