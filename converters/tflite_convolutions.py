@@ -156,7 +156,7 @@ def _integers_to_signs(low: Lowering, node: Node) -> int:
     """Thresholds out of reach are brought to its ends, so that a sum and its threshold stay within the 32 bits that `edge.ops` grants."""
     source = low.stored(node.inputs[0])
     tensor = low.builder.tensors[source]
-    filters = node.constants["filter"].astype(np.int64).reshape(len(node.constants["filter"]), -1)
+    filters = _lite_filter(node).astype(np.int64).reshape(len(node.constants["filter"]), -1)
     extremes = [filters * (value - tensor.zero_point) for value in (-128, 127)]
     lowest, highest = np.minimum(*extremes).sum(1), np.maximum(*extremes).sum(1)
     thresholds = np.clip(node.constants["threshold"].astype(np.int64), lowest, highest + 1)
