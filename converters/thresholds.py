@@ -137,9 +137,10 @@ def _search(graph: Graph, chain: _Chain) -> _Found | None:
 def _reach(graph: Graph, node: Node) -> tuple[Array, Array]:
     """The least and the largest accumulator of each output channel; taps outside the image count 0, which lies between."""
     kind, filters = graph.types[node.inputs[0]], node.constants["filter"]
-    if stored(node) is BITS:
+    if kind.encoding is BITS:
         terms = np.full(len(filters), filters[0].size, np.int64)
         return -terms, terms
+    filters = np.where(filters, -1, 1) if stored(node) is BITS else filters
     least, most = (bound - kind.zero_point for bound in ((0, 255) if kind.encoding is Encoding.UINT8 else (-128, 127)))
     products = np.stack([filters.astype(np.int64) * least, filters.astype(np.int64) * most])
     return over_filter(node, products.min(axis=0), np.add), over_filter(node, products.max(axis=0), np.add)
