@@ -124,9 +124,7 @@ class Engine:
         names = [output["name"] for output in self.program.metadata.get("outputs", ())]
         return self._infos(self.program.outputs, names, "output", {})
 
-    def _infos(
-        self, numbers: Sequence[int], names: Sequence[str], kind: str, dtypes: dict[Encoding, str]
-    ) -> tuple[TensorInfo, ...]:
+    def _infos(self, numbers: Sequence[int], names: Sequence[str], kind: str, dtypes: dict[Encoding, str]) -> tuple[TensorInfo, ...]:
         types = [self.program.tensors[i].type for i in numbers]
         named = [*names, *(f"{kind}{i}" for i in range(len(names), len(types)))]
         return tuple(
