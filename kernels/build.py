@@ -100,7 +100,7 @@ def _native_ir(function: KernelFunction) -> tuple[str, str]:
     flags.error_model = "numpy"  # division by zero gives inf or nan and raises nothing
     kind = signature()
     target = registry.cpu_target
-    with global_compiler_lock, _unoptimised():
+    with global_compiler_lock, _lowering_alone():
         result = compiler.compile_extra(
             target.typing_context, target.target_context, function, kind.args, kind.return_type, flags, {}
         )
@@ -108,7 +108,7 @@ def _native_ir(function: KernelFunction) -> tuple[str, str]:
 
 
 @contextmanager
-def _unoptimised() -> Iterator[None]:
+def _lowering_alone() -> Iterator[None]:
     """Numba types and lowers, and does nothing else: our own optimisation comes after, for the machine. Left to itself it optimises and
     emits code for this process as well, again for every function that is inlined into another, which takes most of the time."""
     from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary, JITCPUCodegen

@@ -1,7 +1,7 @@
 """The register tile: the inner loop of every convolution and dense layer.
 
 A tile computes `pixels` neighbouring output pixels times `lanes` output channels over the whole window and writes the accumulators,
-[pixel][lane] of int32 or float32, to scratch memory. The window is a number of segments (contiguous in the image, `edge.layout`), each a
+[pixel][lane] of int32 or float32, to memory. The window is a number of segments (contiguous in the image, `edge.layout`), each a
 number of positions; a position is one scalar of every pixel (a 64-bit word, 4 bytes or a float), broadcast against a vector of filters:
 
     kind      scalar          filter lanes     one step
@@ -205,7 +205,7 @@ class _Tile:
                 builder.store(step.multiply(builder, builder.load(slot), spread, filters[j]), slot)
 
     def _store(self) -> None:
-        """Accumulators to scratch, 4 bytes each."""
+        """Accumulators to memory, 4 bytes each; LLVM keeps them in registers where the code that ends the tile is unrolled."""
         builder, offset = self.builder, 0
         for pixel in range(self.shape.pixels):
             values = [builder.load(slot) for slot in self.accumulators[pixel * self.count : (pixel + 1) * self.count]]

@@ -2,7 +2,7 @@
 
 The products of two rows of signs that are -1 are the bits in which they differ. Without an instruction that counts the bits of a word,
 counts stay in bytes: a byte of an accumulator holds what one byte of every position has added, at most 8 a position, and after at most
-31 positions (248) the bytes of each lane are summed and added to the int32 of scratch memory:
+31 positions (248) the bytes of each lane are summed and added to the int32 sums in memory:
 
     1. The words of up to 31 positions of every pixel are gathered from the image, in the order of the filter, to a buffer on the stack.
        Foreign bits of a segment's last position are cleared here, so what follows is one loop without rows, columns and masks.
@@ -252,7 +252,7 @@ class CountingTile:
         return self.counting.split(self.builder, words)
 
     def _add(self, first: ir.Value) -> None:
-        """The sums of each lane's bytes to scratch memory, added to what is there unless these are the `first`."""
+        """The sums of each lane's bytes to memory, added to what is there unless these are the `first`."""
         builder, lanes = self.builder, self.shape.lanes
         keep = builder.select(first, _I32(0), _I32(-1))
         with cgutils.for_range(builder, INDEX(self.shape.pixels), intp=_I64) as loop:

@@ -5,7 +5,7 @@ Preparing a pixel costs as much as multiplying it, so it is done once for all ch
     1. Up to 64 or 256 positions of every pixel are gathered from the image to a buffer on the stack, in the order of the filter and in the
        form that the products take them. What follows is one loop without rows or columns.
     2. For each group of vectors of filters, over those positions: acc += x * w, in registers.
-    3. The accumulators are summed to int32 lanes and added to scratch memory.
+    3. The accumulators are summed to int32 lanes and added to the sums in memory.
 
 What bounds the inner loop, in products for every two vector instructions of b bytes, one that multiplies and one that adds:
 
@@ -213,7 +213,7 @@ class GatheredTile:
             builder.store(builder.gep(filters, [builder.mul(count, INDEX(self.stride))]), self.filters)
 
     def _clear(self) -> None:
-        """Sums of zero in scratch memory."""
+        """Sums of zero in memory."""
         zero = _constant(ir.VectorType(_I32, 8), 0)
         for first in range(0, self.shape.pixels * self.shape.lanes, 8):
             self.builder.store(zero, address(self.builder, self.out, INDEX(4 * first), zero.type), align=4)
@@ -300,7 +300,7 @@ class GatheredTile:
         return [[way.total(builder, builder.load(slot)) for slot in accumulators] for accumulators in slots]
 
     def _add(self, out: ir.Value, sums: list[Vectors]) -> None:
-        """Add to scratch memory."""
+        """Add to the sums in memory."""
         builder = self.builder
         for pixel, vectors in enumerate(sums):
             for j, vector in enumerate(vectors):
