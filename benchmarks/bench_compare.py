@@ -23,6 +23,8 @@ from bench_rows import ARITHMETICS, LIMITS, RESULTS, Row, Run, load, parsed
 from bench_tables import seconds_text
 from bench_terminal import wide_console
 
+from edge.bench_rounds import changed
+
 LAST = Path(__file__).resolve().parent / ".cache" / "last.json"
 COMMITTED = "benchmarks/results/bench.json"
 NOTABLE = 1.05  # a smaller change is not worth a line
@@ -56,9 +58,7 @@ def compare(run: Run, baseline: Run) -> list[Change]:
 
 def _change(row: Row, old: Row, clocks: float) -> Change:
     assert row.ours is not None and old.ours is not None
-    (low, high), (old_low, old_high) = row.ours.quartiles_s, old.ours.quartiles_s
-    clear = low * clocks > old_high or high * clocks < old_low
-    return Change(row, old, row.ours.median_s * clocks / old.ours.median_s, clear)
+    return Change(row, old, *changed(old.ours, row.ours, clocks=clocks))
 
 
 def clock(run: Run, row: Row) -> float:

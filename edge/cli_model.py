@@ -201,13 +201,13 @@ def _edge_model(path: Path, progress: Progress | None) -> Model:
 def _tflite_model(path: Path) -> Model:
     from edge.tflite_runner import load_tflite
 
-    with _native_silence():
+    with native_silence():
         runner = load_tflite(path)
     return _model(path, runner, _tflite_metadata(path, runner), runner.backend, None)
 
 
 @contextmanager
-def _native_silence() -> Iterator[None]:
+def native_silence() -> Iterator[None]:
     """Keep what interpreters write to file descriptor 2 while they are made, greetings and all; their errors are raised."""
     try:
         kept = os.dup(2)

@@ -103,11 +103,17 @@ class Column:
     folds: bool = False
 
 
-def out_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, total: Sequence[str] | None = None) -> None:
-    """A table on stdout; `total` is its last row, set apart."""
+def out_table(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    *,
+    total: Sequence[str] | None = None,
+    colours: Sequence[str | None] | None = None,
+) -> None:
+    """A table on stdout; `total` is its last row, set apart; `colours` are those of the rows, in a terminal."""
     clean = [[printable(cell) for cell in row] for row in rows]
     if is_terminal(sys.stdout):
-        _rich_table(columns, clean, total)
+        _rich_table(columns, clean, total, colours or [None] * len(rows))
     else:
         _plain_table(columns, [*clean, *([list(total)] if total else [])])
 
@@ -136,7 +142,9 @@ def _plain_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> No
         out("  ".join(cells).rstrip())
 
 
-def _rich_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], total: Sequence[str] | None) -> None:
+def _rich_table(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], total: Sequence[str] | None, colours: Sequence[str | None]
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -145,8 +153,8 @@ def _rich_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], total:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
     for column in columns:
         table.add_column(column.title, justify="right" if column.right else "left", overflow="fold", no_wrap=not column.folds)
-    for row in rows:
-        table.add_row(*map(Text, row), end_section=row is rows[-1] and total is not None)
+    for row, colour in zip(rows, colours, strict=True):
+        table.add_row(*map(Text, row), end_section=row is rows[-1] and total is not None, style=colour)
     if total:
         table.add_row(*map(Text, total), style="bold")
     Console(highlight=False).print(table)

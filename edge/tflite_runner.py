@@ -9,7 +9,7 @@ import importlib
 import importlib.metadata
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,16 @@ class TfliteModel:
             results = [result[0] for result in results]
         return results[0] if len(results) == 1 else results
 
+    def placed(self, example: Any) -> Callable[[], None]:
+        """Store one example in the input tensor, as `run` would; what is returned runs the network on it and nothing else."""
+        batch, _ = self._batch(example)
+        if len(batch) != 1:
+            raise InputError(f"one example fits the input tensor, got {len(batch)}; pass one of them")
+        _, detail = self._input_details[0]
+        self._interpreter.set_tensor(detail["index"], _to_tensor(batch, detail))
+        invoke: Callable[[], None] = self._interpreter.invoke
+        return invoke
+
     def _batch(self, x: Any) -> tuple[Array, bool]:
         if len(self.inputs) != 1:
             raise InputError(f"the .tflite file takes {len(self.inputs)} inputs, expected 1; run it with its own interpreter")
@@ -88,9 +98,10 @@ class TfliteModel:
             raise FormatError(f"{self.backend} could not run the .tflite file: {_first_line(err)}; convert the model again.") from err
 
 
-def load_tflite(path: str | Path, *, threads: int = 1) -> TfliteModel:
+def load_tflite(path: str | Path, *, threads: int = 1, tensorflow: bool = True) -> TfliteModel:
     """Load a `.tflite` file for batches of one example after another.
 
+    tensorflow: whether its interpreter will do where no smaller one is installed; importing it takes seconds.
     Raises `InputError` if there is no such file, `FormatError` if it is damaged or no interpreter of this machine takes it, and
     `MissingPackage` where none is installed.
     """
@@ -100,7 +111,7 @@ def load_tflite(path: str | Path, *, threads: int = 1) -> TfliteModel:
         notes = notes_of(data)
     except FormatError as err:
         raise FormatError(f"{path}: {err}") from err
-    module, backend = _backend()
+    module, backend = _backend(tensorflow)
     try:
         return TfliteModel(_interpreter(module, data, threads), backend, notes)
     except (ValueError, RuntimeError, TypeError, MemoryError) as err:
@@ -109,15 +120,16 @@ def load_tflite(path: str | Path, *, threads: int = 1) -> TfliteModel:
         ) from err
 
 
-def _backend() -> tuple[Any, str]:
+def _backend(tensorflow: bool) -> tuple[Any, str]:
     """The first interpreter module that imports, and its name and version."""
-    for name, (module, distributions) in _BACKENDS.items():
+    wanted = {name: places for name, places in _BACKENDS.items() if tensorflow or name != "tensorflow"}
+    for name, (module, distributions) in wanted.items():
         try:
             return importlib.import_module(module), f"{name} {_version(distributions)}".strip()
         except ImportError:
             continue
     raise MissingPackage(
-        f"Running a .tflite file needs one of {', '.join(_BACKENDS)}, and none is installed: install one with "
+        f"Running a .tflite file needs one of {', '.join(wanted)}, and none is installed: install one with "
         "pip install 'edge-lowbit[litert]'."
     )
 
