@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -69,16 +70,55 @@ def write_all(files: Mapping[Path, bytes]) -> None:
     try:
         for path, content in files.items():
             target = Path(os.path.realpath(path))
-            temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.new")
+            temporary = _beside(target, "new")
             staged[temporary] = target
             _write(temporary, content, path)
-        for temporary, target in staged.items():
-            os.replace(temporary, target)
+        _rename_all(staged)
     except OSError as err:
         raise EdgeError(f"cannot write {err.filename2 or err.filename}: {err.strerror}; check the folder's permissions") from err
     finally:
         for temporary in staged:
             temporary.unlink(missing_ok=True)
+
+
+def _beside(target: Path, suffix: str) -> Path:
+    """A hidden name in the same folder that nobody uses."""
+    return target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.{suffix}")
+
+
+def _rename_all(staged: Mapping[Path, Path]) -> None:
+    """Give each file its name; where one is refused, those that were renamed before go, and what they replaced comes back."""
+    replaced: dict[Path, Path | None] = {}
+    try:
+        for temporary, target in staged.items():
+            replaced[target] = _keep(target)
+            os.replace(temporary, target)
+    except BaseException:
+        for target, kept in replaced.items():
+            _put_back(kept, target)
+        raise
+    for kept in filter(None, replaced.values()):
+        kept.unlink(missing_ok=True)
+
+
+def _keep(target: Path) -> Path | None:
+    """Another name for what is at `target`, which stays there, or a copy where files have one name; None where there is nothing."""
+    if not target.exists():
+        return None
+    kept = _beside(target, "old")
+    try:
+        os.link(target, kept)
+    except OSError:
+        shutil.copy2(target, kept)
+    return kept
+
+
+def _put_back(kept: Path | None, target: Path) -> None:
+    if kept is None:
+        target.unlink(missing_ok=True)
+        return
+    os.replace(kept, target)
+    kept.unlink(missing_ok=True)  # a rename to another name of the same file does nothing
 
 
 def _write(temporary: Path, content: bytes, path: Path) -> None:

@@ -316,6 +316,34 @@ def test_a_failed_rename_is_an_error_for_people(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["links", "copies"])
+def test_a_failed_rename_undoes_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    for name in ("old.edge", "last.tflite"):
+        (tmp_path / name).write_bytes(name.encode())
+    rename = os.replace
+
+    def refused(source: Any, target: Any) -> None:
+        if Path(target).name == "last.tflite" and Path(source).suffix == ".new":
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(source), None, str(target))
+        rename(source, target)
+
+    def one_name(source: Any, target: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(source), None, str(target))
+
+    monkeypatch.setattr(outputs.os, "replace", refused)
+    if not links:
+        monkeypatch.setattr(outputs.os, "link", one_name)
+    with pytest.raises(EdgeError, match=r"cannot write .*/last\.tflite: Operation not permitted"):
+        write_all({tmp_path / name: b"new" for name in ("old.edge", "absent.edge", "last.tflite")})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old.edge": b"old.edge", "last.tflite": b"last.tflite"}
+
+
+def test_replaced_files_leave_nothing_beside_them(tmp_path: Path) -> None:
+    for content in (b"old", b"new"):
+        write_all({tmp_path / name: content for name in ("a.edge", "a.tflite")})
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.edge": content, "a.tflite": content}
+
+
 def test_a_missing_package_for_tflite_leaves_the_edge_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(graph: Any, program: Any) -> bytes:
         raise MissingPackage("writing TFLite needs flatbuffers; install it with: pip install 'edge-lowbit[convert]'")
