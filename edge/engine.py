@@ -6,6 +6,7 @@ the arrays it returns. One engine may be used from several Python threads: a loc
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -17,14 +18,17 @@ from typing import Any
 
 import numpy as np
 
+from edge.calls import calls_of
 from edge.errors import EdgeError, FormatError, InputError
+from edge.footprint import Footprint as Footprint
+from edge.footprint import footprint
 from edge.kernels import bitpack
 from edge.kernels.arithmetic import quantize
 from edge.kernels.cache import KERNEL, Progress, addresses
 from edge.kernels.isa import Machine, detect
+from edge.kernels.library import in_use
 from edge.kernels.loop import HELPER, LEAD, LOOP, RECORD
-from edge.kernels.move import lower_halo
-from edge.kernels.registry import Code, Derived, Lowered, Lowering, Place, select
+from edge.kernels.registry import Code, Derived
 from edge.memory import aligned
 from edge.paths import require_path
 from edge.program import SPARE_BYTES, Program, Tensor
@@ -35,21 +39,6 @@ _DTYPES = {Encoding.FLOAT32: np.float32, Encoding.INT8: np.int8, Encoding.UINT8:
 _GUARD_BYTES = 4096
 _GUARD_VALUE = 0xA5
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes an engine holds: the file's constants, those derived at load, tensors, scratch, and argument rows."""
-
-    constants_bytes: int
-    derived_bytes: int
-    arena_bytes: int
-    scratch_bytes: int
-    argument_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        return self.constants_bytes + self.derived_bytes + self.arena_bytes + self.scratch_bytes + self.argument_bytes
 
 
 @dataclass(frozen=True)
@@ -67,20 +56,12 @@ class Step:
     signs: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class _Call:
-    """One kernel call of the loop and the instruction it belongs to (-1: the halos of the network's inputs)."""
-
-    lowered: Lowered
-    instruction: int
-
-
 class Engine:
     """A program ready to run on this machine.
 
-    `machine` defaults to the best instruction set (see `edge.kernels.isa`); `threads` is cut to the cores this process may use, and
-    instructions too short to share use one; `progress(done, total)` is told of kernels being compiled. `guard` surrounds the arena with
-    known bytes and checks them after every run (for tests of hostile files).
+    `machine` defaults to that of the kernel library in use (see `edge.kernels.library`), else to the best instruction set; `threads` is cut
+    to the cores this process may use, and instructions too short to share use one; `progress(done, total)` is told of kernels being
+    compiled. `guard` surrounds the arena with known bytes and checks them after every run (for tests of hostile files).
     """
 
     def __init__(
@@ -97,7 +78,8 @@ class Engine:
         if threads < 1:
             raise InputError(f"threads should be 1 or more, got {threads}; leave it out for one thread")
         self.program = program
-        self.machine = machine or detect()
+        self.library = None if machine else in_use()
+        self.machine = machine or (self.library.machine if self.library else detect())
         self.threads = min(threads, most_threads())
         self._pool: Pool | None = None
         self._lock = threading.Lock()
@@ -106,8 +88,9 @@ class Engine:
         self._derived = Derived(int(program.blob.ctypes.data))
         self._guarded: np.ndarray | None = None
         self._arena = self._allocate_arena(program.arena_bytes, guard)
-        self._calls = tuple(self._lower())
-        self._scratch = aligned(max((call.lowered.scratch_bytes for call in self._calls), default=0))
+        self._calls = tuple(calls_of(program, self.machine, self._derived))
+        scratch_bytes = max((call.lowered.scratch_bytes for call in self._calls), default=0)
+        self._scratch = aligned(scratch_bytes) if scratch_bytes else np.empty(0, np.uint8)
         self._link(progress)
         self._inputs = [self._view(program.tensors[i]) for i in program.inputs]
         self._outputs = [self._view(program.tensors[i]) for i in program.outputs]
@@ -133,18 +116,12 @@ class Engine:
 
     @property
     def footprint(self) -> Footprint:
-        return Footprint(
-            self._constants.nbytes,
-            self._derived.nbytes,
-            self.program.arena_bytes,
-            self._scratch.nbytes + (self._pool.nbytes if self._pool else 0),
-            self._arguments.nbytes + self._records.nbytes,
-        )
+        return footprint(self.program, self._derived, [call.lowered for call in self._calls], self.threads)
 
     @property
     def kernels(self) -> tuple[str, ...]:
         """The kernel of every instruction."""
-        return tuple(call.lowered.code.name for call in self._calls if call.instruction >= 0 and not _is_halo(call))
+        return tuple(call.lowered.code.name for call in self._calls if call.instruction >= 0 and not call.fills_halo)
 
     # -- running -----------------------------------------------------------------------------------------------------------
 
@@ -175,19 +152,22 @@ class Engine:
             self._inputs[0][...] = batch[0]
             return list(self._trace())
 
-    def times(self, x: Any, repeats: int = 1) -> np.ndarray:
-        """Seconds of every instruction, (repeats, instructions). Raises InputError if `x` does not fit, or for no repeats."""
+    def times(self, x: Any, repeats: int = 1, *, whole: bool = False) -> np.ndarray:
+        """Seconds of every instruction on one thread, (repeats, instructions), or of `whole` inferences on the engine's, (repeats, 1).
+
+        Raises InputError if `x` does not fit, or for no repeats.
+        """
         if repeats < 1:
             raise InputError(f"repeats should be 1 or more, got {repeats}; give how often to measure")
         batch, _ = self._batch(x)
-        ranges = self._ranges()
-        seconds = np.zeros((repeats, len(ranges)))
+        calls = [self._infer] if whole else [functools.partial(self._invoke, *each) for each in self._ranges()]
+        seconds = np.zeros((repeats, len(calls)))
         with self._lock:
             for repeat in range(repeats):
                 self._inputs[0][...] = batch[0]
-                for i, (first, last) in enumerate(ranges):
+                for i, call in enumerate(calls):
                     started = time.perf_counter()
-                    self._invoke(first, last)
+                    call()
                     seconds[repeat, i] = time.perf_counter() - started
         return seconds
 
@@ -210,7 +190,7 @@ class Engine:
         view[...] = _stored(values.reshape(tensor.type.hwc), tensor.type)
         producer = next((i for i, made in enumerate(self.program.instructions) if number in made.outputs), -1)
         for i, call in enumerate(self._calls):
-            if _is_halo(call) and call.instruction == producer and call.lowered.args[0] == tensor.offset:
+            if call.fills_halo and call.instruction == producer and call.lowered.args[0] == tensor.offset:
                 self._invoke(i, i + 1)
 
     def _trace(self) -> Any:
@@ -229,7 +209,7 @@ class Engine:
 
     def _ranges(self) -> list[tuple[int, int]]:
         """First and last kernel call of every instruction; the halos of inputs go with the first."""
-        ends = [i + 1 for i, call in enumerate(self._calls) if call.instruction >= 0 and not _is_halo(call)]
+        ends = [i + 1 for i, call in enumerate(self._calls) if call.instruction >= 0 and not call.fills_halo]
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
     def _invoke(self, first: int, last: int) -> None:
@@ -289,30 +269,15 @@ class Engine:
 
     # -- loading -----------------------------------------------------------------------------------------------------------
 
-    def _lower(self) -> Any:
-        """The kernel calls of the program; before each instruction whose output has a halo, one that fills it."""
-        for number in self.program.inputs:
-            yield from self._halo(number, -1)
-        for number, instruction in enumerate(self.program.instructions):
-            for output in instruction.outputs:
-                yield from self._halo(output, number)
-            lowering = Lowering(self.program, instruction, self.machine, self._derived)
-            yield _Call(select(lowering).lower(lowering), number)
-
-    def _halo(self, number: int, instruction: int) -> Any:
-        tensor = self.program.tensors[number]
-        if tensor.type.halo:
-            yield _Call(lower_halo(Place(tensor.type, tensor.offset)), instruction)
-
     def _link(self, progress: Progress | None) -> None:
         parts = [parts_for(call.lowered.code.name, call.lowered.work, self.threads) for call in self._calls]
         split = any(count > 1 for count in parts)
         codes: list[Code] = [LOOP, *((LEAD, HELPER) if split else ()), *(call.lowered.code for call in self._calls)]
-        found = addresses(codes, self.machine, progress)
+        found = addresses(codes, self.machine, progress, self.library)
         self._loop = KERNEL(found[LOOP.name])
         widths = [len(call.lowered.args) for call in self._calls]
-        self._arguments = np.zeros(sum(widths), np.int64)
-        self._records = np.zeros((len(self._calls), RECORD), np.int64)
+        tables = aligned(8 * (sum(widths) + RECORD * len(widths))).view(np.int64)
+        self._arguments, self._records = tables[: sum(widths)], tables[sum(widths) :].reshape(-1, RECORD)
         start = 0
         for i, call in enumerate(self._calls):
             self._arguments[start : start + widths[i]] = call.lowered.args
@@ -367,10 +332,6 @@ def _renew_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
-
-
-def _is_halo(call: _Call) -> bool:
-    return call.lowered.code.name == "fill_halo"
 
 
 def load(

@@ -1,8 +1,8 @@
 """What a program costs on a machine: exact bytes, multiply-accumulates, and how many cycles its kernels take by a device profile.
 
-A kind of kernel is `<operation>_<input>_<filter>_<output>` or `<operation>_<input>` (`kind_of`); a profile gives each the cycles per
-multiply-accumulate, per value, and per call. Values are the output's, for a pool those of all windows. Multiply-accumulates are counted
-twice: `macs` as the operation defines them, `stored_macs` with those of the padding that stored filters have and kernels compute.
+A kind of kernel is `<operation>_<input>_<filter>_<output>` or `<operation>_<input>` (`kind_of`); a profile gives each the cycles of one of
+every feature of its work (`edge.targets.features`). Multiply-accumulates are counted as the operation defines them, `macs`, and with those
+of the padding that stored filters have, `stored_macs`; as a feature they are those that tiles really compute.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from edge.engine import Footprint
+from edge.footprint import Footprint, footprint
 from edge.kernels.isa import Machine
-from edge.kernels.loop import RECORD
 from edge.kernels.move import lower_halo
 from edge.kernels.registry import Derived, Lowered, Lowering, Place, select
 from edge.ops import OpCall
 from edge.program import Instruction, Program
 from edge.targets.devices import KernelCost
-
-WORD_BYTES = 8
+from edge.targets.features import Stream, work_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,8 @@ class InstructionCost:
     """What one instruction takes, the halo of its output included.
 
     `constants_bytes` are of constants no instruction before it uses, `derived_bytes` likewise; `input_bytes` and `output_bytes` are of its
-    tensors in the arena, and `read_bytes` of all constants it reads. `precision` is (bits of an input value, bits of a weight).
+    tensors in the arena, and `read_bytes` of all constants it reads. `precision` is (bits of an input value, bits of a weight); `work` is
+    what threads are shared by; `features` and `streams` are those of `edge.targets.features`.
     """
 
     operation: str
@@ -43,6 +42,9 @@ class InstructionCost:
     output_bytes: int
     read_bytes: int
     scratch_bytes: int
+    work: int
+    features: Mapping[str, float]
+    streams: tuple[Stream, ...] = ()
 
     @property
     def moved_bytes(self) -> int:
@@ -58,8 +60,11 @@ class ProgramCost:
     footprint: Footprint
 
 
-def program_cost(program: Program, machine: Machine) -> ProgramCost:
-    """Lower a program for a machine, which need not be this one; no kernel is compiled. Raises FormatError where none fits."""
+def program_cost(program: Program, machine: Machine, *, threads: int = 1) -> ProgramCost:
+    """Lower a program for a machine, which need not be this one; no kernel is compiled. Raises FormatError where none fits.
+
+    The footprint is that of an engine of `threads` threads.
+    """
     derived = Derived(0)
     calls = list(_input_halos(program))
     costs = []
@@ -69,9 +74,9 @@ def program_cost(program: Program, machine: Machine) -> ProgramCost:
         own = [halo for output in instruction.outputs for halo in _halo(program, output)]
         lowering = Lowering(program, instruction, machine, derived)
         own.append(select(lowering).lower(lowering))
-        costs.append(_cost(program, instruction, own[-1], derived.nbytes - before, used))
+        costs.append(_cost(lowering, own[-1], derived.nbytes - before, used))
         calls += own
-    return ProgramCost(tuple(costs), _footprint(program, derived, calls))
+    return ProgramCost(tuple(costs), footprint(program, derived, calls, threads))
 
 
 def _input_halos(program: Program) -> Iterator[Lowered]:
@@ -85,18 +90,8 @@ def _halo(program: Program, number: int) -> Iterator[Lowered]:
         yield lower_halo(Place(tensor.type, tensor.offset))
 
 
-def _footprint(program: Program, derived: Derived, calls: list[Lowered]) -> Footprint:
-    return Footprint(
-        constants_bytes=program.blob.nbytes,
-        derived_bytes=derived.nbytes,
-        arena_bytes=program.arena_bytes,
-        scratch_bytes=max((call.scratch_bytes for call in calls), default=0),
-        argument_bytes=WORD_BYTES * sum(len(call.args) + RECORD for call in calls),
-    )
-
-
-def _cost(program: Program, instruction: Instruction, lowered: Lowered, derived_bytes: int, used: set[int]) -> InstructionCost:
-    call = program.call(instruction)
+def _cost(lowering: Lowering, lowered: Lowered, derived_bytes: int, used: set[int]) -> InstructionCost:
+    program, instruction, call, work = lowering.program, lowering.instruction, lowering.call, work_of(lowering)
     output = program.tensors[instruction.output].type
     constants = {number for number in instruction.constants if number >= 0}
     new, sizes = constants - used, {number: program.constants[number].nbytes for number in constants}
@@ -115,6 +110,9 @@ def _cost(program: Program, instruction: Instruction, lowered: Lowered, derived_
         output_bytes=sum(program.tensors[number].type.nbytes for number in instruction.outputs),
         read_bytes=sum(sizes.values()) + derived_bytes,
         scratch_bytes=lowered.scratch_bytes,
+        work=lowered.work,
+        features=work.features,
+        streams=work.streams,
     )
 
 
@@ -161,4 +159,4 @@ def cycles(cost: InstructionCost, kernels: Mapping[str, KernelCost]) -> tuple[fl
 
 
 def _total(cost: InstructionCost, figures: KernelCost) -> float:
-    return cost.stored_macs * figures.cycles_per_mac + cost.values * figures.cycles_per_value + figures.cycles_per_call
+    return sum(cost.features.get(name, 0.0) * cycles_of_one for name, cycles_of_one in figures.cycles.items())

@@ -1,9 +1,10 @@
 """Device profiles: what is known of a device, each figure with its unit, its source and its error.
 
-A profile is a `.toml` file, in this folder or anywhere:
+A profile is a `.toml` file, in this folder or anywhere; that of this machine is `host_file()`, which `edge targets calibrate` writes:
 
     name = "raspberry-pi-4"
     title = "Raspberry Pi 4 Model B"
+    constants_in_storage = false        # true: constants are read where the file lies (flash), and take no RAM; may be left out
 
     [machine]                           # what code is generated for (`edge.kernels.isa`)
     isa = "neon"
@@ -11,19 +12,22 @@ A profile is a `.toml` file, in this folder or anywhere:
     llvm_features = ""
     triple = "aarch64-unknown-linux-gnu"
 
-    [figures.clock_hz]                  # one table for each name in `FIGURES`; the unit is in the name
+    [figures.clock_hz]                  # one table for each name in `FIGURES` that is known; the unit is in the name
     value = 1_500_000_000
     source = "where the value comes from"
     measured = false                    # whether it was measured on this very device
     expected_error = 0.0                # relative
 
-    [kernels.conv2d_bits_bits_bits]         # one table for each kind of kernel (`edge.targets.costs`)
-    cycles_per_mac = 0.05
+    [kernels.conv2d_bits_bits_bits]     # one table for each kind of kernel (`edge.targets.costs.kind_of`)
+    cycles_per_mac = 0.05               # cycles_per_<feature> for each of `FEATURES` that counts, others are 0
     cycles_per_value = 4.0
     cycles_per_call = 200
     source = "..."
     measured = false
     expected_error = 0.4
+
+A device without kernels (a microcontroller) has no [kernels]: of a model there its bytes are known, its time is not. One with kernels has
+all figures of `NEEDED_FOR_TIME`.
 """
 
 from __future__ import annotations
@@ -42,19 +46,42 @@ from edge.paths import require_file
 
 HOST = "host"
 FOLDER = Path(__file__).parent
+CONFIG_VARIABLE = "XDG_CONFIG_HOME"
 
 FIGURES: Mapping[str, str] = {
     "clock_hz": "processor clock under load",
     "cores": "processor cores",
     "l1d_bytes": "first-level data cache of a core",
-    "l2_bytes": "second-level cache",
+    "l2_bytes": "second-level cache that one core can fill",
+    "l3_bytes": "third-level cache",
+    "l1_bytes_per_s": "bandwidth one core gets from its first-level cache",
     "l2_bytes_per_s": "bandwidth one core gets from the second-level cache",
+    "l3_bytes_per_s": "bandwidth one core gets from the third-level cache",
     "memory_bytes_per_s": "bandwidth one core gets from memory",
+    "memory_shared_bytes_per_s": "bandwidth all cores get from memory together",
     "free_memory_bytes": "memory left for a process",
     "free_storage_bytes": "storage left for models",
     "overhead_s": "time an instruction takes beside its kernel's work",
+    "barrier_s": "time several threads take to meet before and after an instruction that they share",
 }
-_COSTS = ("cycles_per_mac", "cycles_per_value", "cycles_per_call")
+NEEDED_FOR_TIME = ("clock_hz", "cores", "l1d_bytes", "l2_bytes", "l2_bytes_per_s", "memory_bytes_per_s", "overhead_s")
+_MAY_BE_ZERO = ("overhead_s", "barrier_s")
+
+FEATURES: Mapping[str, str] = {
+    "mac": "multiply-accumulates, with what tiles compute twice and lanes that no channel uses",
+    "step": "vector operations of a tile's inner loop; of maps and pools vectors of values",
+    "load": "vectors of filters that tiles load; of magnitude_map vectors that are added",
+    "scalar": "values, or words of bits, that are broadcast to a vector",
+    "segment": "stretches of contiguous input that tiles go through",
+    "tile": "tiles; of pools vectors of an output pixel",
+    "value": "output values, with what tiles compute twice; of a pool those of all windows",
+    "extra": "values times the vector operations on each beside those that every epilogue or map has",
+    "pixel": "pixels that are ended, or copied",
+    "partial": "vectors of which only a part is stored",
+    "row": "rows of tiles, chunks of maps, pixels of softmax",
+    "call": "1",
+}
+_COST = "cycles_per_"
 _PROVENANCE = ("source", "measured", "expected_error")
 
 
@@ -70,11 +97,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class KernelCost:
-    """Cycles of a kernel: stored_macs * cycles_per_mac + values * cycles_per_value + cycles_per_call (`edge.targets.costs`)."""
+    """Cycles of a kernel: the sum of what an instruction has of each feature (`FEATURES`) times the cycles of one."""
 
-    cycles_per_mac: float
-    cycles_per_value: float
-    cycles_per_call: float
+    cycles: Mapping[str, float]
     source: str
     measured: bool
     expected_error: float
@@ -89,14 +114,32 @@ class Device:
     machine: Machine
     figures: Mapping[str, Figure]
     kernels: Mapping[str, KernelCost]
+    constants_in_storage: bool = False
 
     def value(self, figure: str) -> float:
+        """Of a figure that the profile has."""
         return self.figures[figure].value
+
+    def optional(self, figure: str) -> float | None:
+        """Of a figure, None where the profile does not have it."""
+        return self.figures[figure].value if figure in self.figures else None
 
 
 def available() -> dict[str, Path]:
     """The profiles that come with edge, by name."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def host_file() -> Path:
+    """Where the profile of this machine is kept: $XDG_CONFIG_HOME/edge/host.toml, else ~/.config/edge/host.toml."""
+    folder = os.environ.get(CONFIG_VARIABLE)
+    return (Path(folder) if folder else Path.home() / ".config") / "edge" / f"{HOST}.toml"
+
+
+def load_host() -> Device | None:
+    """The calibrated profile of this machine; None where there is none. Raises `InputError` where it is damaged."""
+    path = host_file()
+    return _parsed(path) if path.is_file() else None
 
 
 def load_device(name: str) -> Device:
@@ -127,15 +170,18 @@ class _Reader:
     content: Mapping[str, Any]
 
     def device(self) -> Device:
-        self._only(self.content, "", ("name", "title", "machine", "figures", "kernels"))
-        figures, kernels = self._table(self.content, "figures"), self._table(self.content, "kernels")
+        self._only(self.content, "", ("name", "title", "constants_in_storage", "machine", "figures", "kernels"))
+        figures = self._table(self.content, "figures")
+        kernels = self._table(self.content, "kernels") if "kernels" in self.content else {}
         self._only(figures, "figures", tuple(FIGURES))
+        needed = NEEDED_FOR_TIME if kernels else ()
         return Device(
             self._text(self.content, "", "name"),
             self._text(self.content, "", "title"),
             self._machine(),
-            {name: self._figure(figures, name) for name in FIGURES},
+            {name: self._figure(figures, name) for name in FIGURES if name in figures or name in needed},
             {name: self._cost(kernels, name) for name in kernels},
+            self._flag(self.content, "", "constants_in_storage", default=False),
         )
 
     def _machine(self) -> Machine:
@@ -155,22 +201,28 @@ class _Reader:
         table = self._table(figures, name, "figures")
         self._only(table, where, ("value", *_PROVENANCE))
         value = self._number(table, where, "value")
-        if value <= 0 and name != "overhead_s":
+        if value <= 0 and name not in _MAY_BE_ZERO:
             raise self._error(f"{where}.value", "a number above 0", value)
         return Figure(value, *self._provenance(table, where))
 
     def _cost(self, kernels: Mapping[str, Any], name: str) -> KernelCost:
         where = f"kernels.{name}"
         table = self._table(kernels, name, "kernels")
-        self._only(table, where, (*_COSTS, *_PROVENANCE))
-        per_mac, per_value, per_call = (self._number(table, where, cost) for cost in _COSTS)
-        return KernelCost(per_mac, per_value, per_call, *self._provenance(table, where))
+        self._only(table, where, (*(f"{_COST}{feature}" for feature in FEATURES), *_PROVENANCE))
+        given = [feature for feature in FEATURES if f"{_COST}{feature}" in table]
+        if not given:
+            raise self._error(where, f"a table with some of {', '.join(f'{_COST}{feature}' for feature in FEATURES)}", "none of them")
+        return KernelCost({each: self._number(table, where, f"{_COST}{each}") for each in given}, *self._provenance(table, where))
 
     def _provenance(self, table: Mapping[str, Any], where: str) -> tuple[str, bool, float]:
-        measured = table.get("measured")
-        if not isinstance(measured, bool):
-            raise self._error(f"{where}.measured", "true or false", measured)
+        measured = self._flag(table, where, "measured")
         return self._text(table, where, "source"), measured, self._number(table, where, "expected_error")
+
+    def _flag(self, table: Mapping[str, Any], where: str, name: str, *, default: bool | None = None) -> bool:
+        value = table.get(name, default)
+        if not isinstance(value, bool):
+            raise self._error(f"{where}.{name}".lstrip("."), "true or false", value)
+        return value
 
     def _table(self, parent: Mapping[str, Any], name: str, where: str = "") -> Mapping[str, Any]:
         table = parent.get(name)

@@ -1,69 +1,74 @@
 """What a model costs on a device: bytes exactly, time measured where the device is this machine, else predicted.
 
-Predicted time of an instruction is the larger of its computation and its memory traffic, plus an overhead:
-
-    compute  = cycles (`edge.targets.costs`) / clock
-    memory   = constants and tensors, each read or written once, at the bandwidth of the second-level cache where the whole
-               program fits into it, else of memory
-    seconds  = max(compute, memory) + overhead
-
-Whichever of the three is largest limits the layer. Nothing predicted is ever called measured.
+Predictions are those of `edge.targets.roofline`. What limits a layer is always the model's word, for this machine by its calibrated
+profile, where there is one. A device whose profile has no kernels gets no times. Nothing predicted or emulated is ever called measured.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edge.engine import Engine, Footprint
+from edge.errors import InputError
 from edge.format import read
 from edge.kernels.isa import detect
 from edge.program import Program
-from edge.targets.costs import InstructionCost, ProgramCost, cycles, program_cost
-from edge.targets.devices import HOST, Device, load_device
+from edge.targets.costs import InstructionCost, ProgramCost, program_cost
+from edge.targets.devices import HOST, Device, load_device, load_host
+from edge.targets.measure import instruction_seconds, seconds_by_threads
+from edge.targets.roofline import COMPUTE, MEMORY, OVERHEAD, estimates
 from edge.verifier import verify
 
-MEASURED, PREDICTED = "measured", "predicted"
-COMPUTE, MEMORY, OVERHEAD = "compute", "memory", "overhead"
-_REPEATS = 30
+__all__ = (
+    "COMPUTE", "EMULATED", "MEASURED", "MEMORY", "OVERHEAD", "PREDICTED", "LayerProfile", "Profile", "emulated", "predict", "profile",
+)  # fmt: skip
+
+MEASURED, EMULATED, PREDICTED = "measured", "emulated", "predicted"
 _HOST_ERROR = 0.1  # of a median of repeats on a machine that does other things too
 
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """One instruction. `precision` is "activation bits x weight bits"; `limit` is COMPUTE, MEMORY or OVERHEAD, empty where unknown.
+    """One instruction, its time on one thread.
 
-    `storage_bytes` are its constants in the file, `derived_bytes` what is computed from them at load, `output_bytes` its output in the
-    arena, which layers share.
+    `precision` is "activation bits x weight bits", empty where nothing is multiplied; `limit` is COMPUTE, MEMORY or OVERHEAD, empty where
+    it is not known; `seconds` and `expected_error` (relative) are None where no time is known. `storage_bytes` are its constants in the
+    file, `derived_bytes` what is computed from them at load, `input_bytes` and `output_bytes` its tensors in the arena, which layers share.
+    `moved_bytes` are its inputs, constants and output, each once; `kind` is the kind of kernel (`edge.targets.costs.kind_of`).
     """
 
     layers: tuple[str, ...]
     operation: str
     kernel: str
+    kind: str
     precision: str
     macs: int
     storage_bytes: int
     derived_bytes: int
+    input_bytes: int
     output_bytes: int
     scratch_bytes: int
-    seconds: float
-    expected_error: float
+    moved_bytes: int
+    seconds: float | None
+    expected_error: float | None
     limit: str
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A model on a device, one thread.
+    """A model on a device.
 
-    `storage_bytes` is the size of the file, `footprint` what an engine allocates there; `fits_*` is None where the room is unknown.
-    `time_basis` is MEASURED or PREDICTED, with the relative `expected_error` of `seconds`; `one_bit_share` is the share of the time in
-    layers that multiply 1-bit weights with 1-bit activations.
+    `storage_bytes` is the size of the file, `footprint` what an engine allocates there, `ram_bytes` how much of it is RAM (all but
+    constants that are read where the file lies); `fits_*` is None where the room is unknown. `seconds` is of an inference on one thread,
+    the sum of the layers', `seconds_by_threads` on 1, 2, ... threads, empty where no time is known. `time_basis` is MEASURED, EMULATED (cycles counted
+    in an emulator) or PREDICTED, with the relative `expected_error` of `seconds`; empty and None where no time is known. `one_bit_share` is
+    the share of the time in layers that multiply 1-bit weights with 1-bit activations.
     """
 
     model: str
@@ -72,105 +77,127 @@ class Profile:
     isa: str
     storage_bytes: int
     footprint: Footprint
+    ram_bytes: int
     fits_storage: bool | None
     fits_memory: bool | None
     macs: dict[str, int]
     layers: tuple[LayerProfile, ...]
-    seconds: float
+    seconds: float | None
+    seconds_by_threads: dict[int, float]
     time_basis: str
-    expected_error: float
-    one_bit_share: float
+    expected_error: float | None
+    one_bit_share: float | None
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON-able values, with the footprint's total."""
         result = dataclasses.asdict(self)
         result["footprint"]["total_bytes"] = self.footprint.total_bytes
+        result["seconds_by_threads"] = {str(threads): seconds for threads, seconds in self.seconds_by_threads.items()}
         return result
 
 
 def profile(path: str | os.PathLike[str], target: str = HOST) -> Profile:
-    """Profile a `.edge` file on a target: HOST, the name of a device profile, or the path of one.
+    """Profile a `.edge` file on a target: HOST (measured here), the name of a device profile, or the path of one.
 
     Raises `InputError` for an unknown target, `FormatError` for a file that is not sound.
     """
-    device = None if target == HOST else load_device(target)
     program = read(path)
     verify(program)
     storage_bytes = Path(path).stat().st_size
     name = os.fspath(path)
-    return _measured(name, storage_bytes, program) if device is None else predict(name, storage_bytes, program, device)
+    return _measured(name, storage_bytes, program) if target == HOST else predict(name, storage_bytes, program, load_device(target))
 
 
-# -- predicted -----------------------------------------------------------------------------------------------------------------
+# -- times ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Time:
+    """Of one instruction; None where it is not known."""
+
+    seconds: float | None = None
+    expected_error: float | None = None
+    limit: str = ""
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Of a program: by instruction on one thread, whole by threads, and where they come from."""
+
+    layers: Sequence[_Time]
+    by_threads: Mapping[int, float]
+    basis: str
 
 
 def predict(name: str, storage_bytes: int, program: Program, device: Device) -> Profile:
     """A program on a device by its profile."""
     cost = program_cost(program, device.machine)
-    bandwidth = _bandwidth(cost, device)
-    times = [_predicted(each, device, bandwidth) for each in cost.instructions]
-    free_storage, free_memory = device.value("free_storage_bytes"), device.value("free_memory_bytes")
-    return _profile(
-        name,
-        (device.name, device.title, device.machine.isa.name, PREDICTED),
-        storage_bytes,
-        program,
-        cost,
-        times,
-        fits=(storage_bytes <= free_storage, cost.footprint.total_bytes <= free_memory),
-    )
+    times = _predicted(cost, device) if device.kernels else _Times([_Time()] * len(cost.instructions), {}, "")
+    return _on_device(name, storage_bytes, program, device, cost, times)
 
 
-@dataclass(frozen=True)
-class _Time:
-    seconds: float
-    expected_error: float
-    limit: str
+def emulated(
+    name: str, storage_bytes: int, program: Program, device: Device, instruction_cycles: Sequence[float], *, expected_error: float
+) -> Profile:
+    """A program on a device of which every instruction's cycles were counted in an emulator (`benchmarks/device_cycles.py`).
+
+    Raises `InputError` for another number of cycles than the program has instructions.
+    """
+    cost = program_cost(program, device.machine)
+    if len(instruction_cycles) != len(cost.instructions):
+        raise InputError(
+            f"cannot profile {name} as emulated: expected the cycles of {len(cost.instructions)} instructions, "
+            f"got {len(instruction_cycles)}; count them for this file"
+        )
+    clock = device.figures["clock_hz"]
+    error = expected_error + clock.expected_error
+    limits = [each.limit for each in estimates(cost, device)] if device.kernels else [""] * len(cost.instructions)
+    times = [_Time(count / clock.value, error, limit) for count, limit in zip(instruction_cycles, limits, strict=True)]
+    return _on_device(name, storage_bytes, program, device, cost, _Times(times, {1: _total(times)}, EMULATED))
 
 
-@dataclass(frozen=True)
-class _Bandwidth:
-    bytes_per_s: float
-    expected_error: float
+def _predicted(cost: ProgramCost, device: Device) -> _Times:
+    cores = int(device.value("cores"))
+    times = [_Time(each.seconds, each.expected_error, each.limit) for each in estimates(cost, device)]
+    by_threads = {threads: sum(each.seconds for each in estimates(cost, device, threads=threads)) for threads in range(1, cores + 1)}
+    return _Times(times, by_threads, PREDICTED)
 
 
-def _bandwidth(cost: ProgramCost, device: Device) -> _Bandwidth:
-    """Of the level of memory that holds the whole program."""
-    fits = cost.footprint.total_bytes <= device.value("l2_bytes")
-    figure = device.figures["l2_bytes_per_s" if fits else "memory_bytes_per_s"]
-    return _Bandwidth(figure.value, figure.expected_error)
+def _on_device(name: str, storage_bytes: int, program: Program, device: Device, cost: ProgramCost, times: _Times) -> Profile:
+    ram_bytes = cost.footprint.total_bytes - (cost.footprint.constants_bytes if device.constants_in_storage else 0)
+    fits = _fits(storage_bytes, device.optional("free_storage_bytes")), _fits(ram_bytes, device.optional("free_memory_bytes"))
+    described = device.name, device.title, device.machine.isa.name
+    return _profile(name, described, storage_bytes, program, cost, times, ram_bytes=ram_bytes, fits=fits)
 
 
-def _predicted(cost: InstructionCost, device: Device, bandwidth: _Bandwidth) -> _Time:
-    count, figures = cycles(cost, device.kernels)
-    clock, overhead = device.figures["clock_hz"], device.figures["overhead_s"]
-    compute, memory = count / clock.value, cost.moved_bytes / bandwidth.bytes_per_s
-    errors = {
-        COMPUTE: (compute, figures.expected_error + clock.expected_error),
-        MEMORY: (memory, bandwidth.expected_error),
-        OVERHEAD: (overhead.value, overhead.expected_error),
-    }
-    slower = COMPUTE if compute >= memory else MEMORY
-    seconds = errors[slower][0] + overhead.value
-    error = sum(seconds_ * error_ for seconds_, error_ in (errors[slower], errors[OVERHEAD])) / seconds if seconds else 0.0
-    return _Time(seconds, error, max(errors, key=lambda limit: errors[limit][0]))
-
-
-# -- measured ------------------------------------------------------------------------------------------------------------------
+def _fits(nbytes: int, room: float | None) -> bool | None:
+    return None if room is None else nbytes <= room
 
 
 def _measured(name: str, storage_bytes: int, program: Program) -> Profile:
-    """On this machine: the median of repeats, on random input."""
+    """On this machine: medians of repeats, on random input."""
     engine = Engine(program, machine=detect())
-    kind = program.tensors[program.inputs[0]].type
-    pixels = np.random.default_rng(0).integers(0, 256, kind.shape).astype(np.uint8)
-    example = pixels if engine.inputs[0].dtype == "uint8" else pixels.astype(np.float32) / np.float32(255)
-    engine.times(example, 3)  # warm caches
-    medians = np.median(engine.times(example, _REPEATS), axis=0)
-    times = [_Time(float(seconds), _HOST_ERROR, "") for seconds in medians]
+    by_threads = seconds_by_threads(program, machine=engine.machine)
+    seconds = instruction_seconds(engine, whole_s=by_threads[1])
     cost = dataclasses.replace(program_cost(program, engine.machine), footprint=engine.footprint)
-    described = HOST, f"this machine ({engine.machine.cpu})", engine.machine.isa.name, MEASURED
-    return _profile(name, described, storage_bytes, program, cost, times, fits=(None, None))
+    times = [_Time(float(each), _HOST_ERROR, limit) for each, limit in zip(seconds, _host_limits(cost, engine), strict=True)]
+    described = HOST, f"this machine ({engine.machine.cpu})", engine.machine.isa.name
+    return _profile(
+        name, described, storage_bytes, program, cost, _Times(times, by_threads, MEASURED),
+        ram_bytes=cost.footprint.total_bytes, fits=(None, None),
+    )  # fmt: skip
+
+
+def _host_limits(cost: ProgramCost, engine: Engine) -> list[str]:
+    """By the profile of this machine, if there is one for the instruction set in use."""
+    host = load_host()
+    if host is None or host.machine.isa != engine.machine.isa or not host.kernels:
+        return [""] * len(cost.instructions)
+    return [each.limit for each in estimates(cost, host)]
+
+
+def _total(times: Sequence[_Time]) -> float:
+    return math.fsum(time.seconds for time in times if time.seconds is not None)
 
 
 # -- the table -----------------------------------------------------------------------------------------------------------------
@@ -178,21 +205,17 @@ def _measured(name: str, storage_bytes: int, program: Program) -> Profile:
 
 def _profile(
     name: str,
-    described: tuple[str, str, str, str],
+    described: tuple[str, str, str],
     storage_bytes: int,
     program: Program,
     cost: ProgramCost,
-    times: Sequence[_Time],
+    times: _Times,
     *,
+    ram_bytes: int,
     fits: tuple[bool | None, bool | None],
 ) -> Profile:
-    target, title, isa, basis = described
-    layers = tuple(
-        _layer(program.layers[i] if program.layers else (), each, times[i]) for i, each in enumerate(cost.instructions)
-    )
-    seconds = sum(time.seconds for time in times)
-    one_bit = sum(time.seconds for each, time in zip(cost.instructions, times, strict=True) if each.macs and each.precision == (1, 1))
-    error = sum(time.seconds * time.expected_error for time in times) / seconds if seconds else 0.0
+    target, title, isa = described
+    known = bool(times.basis)
     return Profile(
         model=name,
         target=target,
@@ -200,15 +223,31 @@ def _profile(
         isa=isa,
         storage_bytes=storage_bytes,
         footprint=cost.footprint,
+        ram_bytes=ram_bytes,
         fits_storage=fits[0],
         fits_memory=fits[1],
         macs=_macs(cost.instructions),
-        layers=layers,
-        seconds=seconds,
-        time_basis=basis,
-        expected_error=error,
-        one_bit_share=one_bit / seconds if seconds else 0.0,
+        layers=tuple(
+            _layer(program.layers[i] if program.layers else (), each, times.layers[i]) for i, each in enumerate(cost.instructions)
+        ),
+        seconds=_total(times.layers) if known else None,
+        seconds_by_threads=dict(times.by_threads),
+        time_basis=times.basis,
+        expected_error=_error(times.layers) if known else None,
+        one_bit_share=_one_bit_share(cost, times.layers) if known else None,
     )
+
+
+def _error(times: Sequence[_Time]) -> float:
+    """Of the sum: errors of layers are taken to be alike, so that none makes up for another."""
+    total = _total(times)
+    return math.fsum(t.seconds * t.expected_error for t in times if t.seconds and t.expected_error) / total if total else 0.0
+
+
+def _one_bit_share(cost: ProgramCost, times: Sequence[_Time]) -> float:
+    total = _total(times)
+    one_bit = [time for each, time in zip(cost.instructions, times, strict=True) if each.macs and each.precision == (1, 1)]
+    return _total(one_bit) / total if total else 0.0
 
 
 def _layer(layers: tuple[str, ...], cost: InstructionCost, time: _Time) -> LayerProfile:
@@ -216,12 +255,15 @@ def _layer(layers: tuple[str, ...], cost: InstructionCost, time: _Time) -> Layer
         layers=layers,
         operation=cost.operation,
         kernel=cost.kernel,
+        kind=cost.kind,
         precision=_precision_text(cost) if cost.macs else "",
         macs=cost.macs,
         storage_bytes=cost.constants_bytes,
         derived_bytes=cost.derived_bytes,
+        input_bytes=cost.input_bytes,
         output_bytes=cost.output_bytes,
         scratch_bytes=cost.scratch_bytes,
+        moved_bytes=cost.moved_bytes,
         seconds=time.seconds,
         expected_error=time.expected_error,
         limit=time.limit,
