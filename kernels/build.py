@@ -67,6 +67,16 @@ def object_code(name: str, function: KernelFunction, machine: Machine) -> bytes:
     return bytes(_target_machine(machine).emit_object(optimised_module(name, function, machine)))
 
 
+def data_object(name: str, content: bytes, machine: Machine) -> bytes:
+    """An object for `machine` that holds `content` as read-only data under the symbol `name`."""
+    module = ir.Module()
+    module.triple = machine.triple
+    data = ir.Constant(ir.ArrayType(ir.IntType(8), len(content)), bytearray(content))
+    variable = ir.GlobalVariable(module, data.type, name)
+    variable.initializer, variable.global_constant = data, True
+    return bytes(_target_machine(machine).emit_object(llvm.parse_assembly(str(module))))
+
+
 def assembly(name: str, function: KernelFunction, machine: Machine) -> str:
     """The same code as assembly text, for tests and for reading."""
     return str(_target_machine(machine).emit_assembly(optimised_module(name, function, machine)))
@@ -77,7 +87,7 @@ def optimised_module(name: str, function: KernelFunction, machine: Machine) -> l
     text, native = _native_ir(function)
     module = llvm.parse_assembly(_for_machine(text, machine))
     module.link_in(llvm.parse_assembly(_wrapper(name, native, machine, module.triple)))
-    for defined in module.functions:
+    for defined in (*module.functions, *module.global_variables):  # variables: Numba leaves one for each function, which nothing reads
         if not defined.is_declaration and defined.name != name:
             defined.linkage = "internal"
     target = _target_machine(machine)

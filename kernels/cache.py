@@ -20,7 +20,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edge.errors import MissingPackage
 from edge.kernels.isa import Machine
+from edge.kernels.library import Library, can_compile, missing_kernels, symbol
 from edge.kernels.registry import Code
 
 ENVIRONMENT_VARIABLE = "EDGE_CACHE"
@@ -157,28 +159,58 @@ def missing(codes: Iterable[Code], machine: Machine) -> list[Code]:
     return [code for code in codes if object_name(code, machine) not in _LOADED and _OBJECTS.get(object_name(code, machine)) is None]
 
 
-def addresses(codes: Iterable[Code], machine: Machine, progress: Progress | None = None) -> dict[str, int]:
-    """The address of every kernel by name, compiled, cached and loaded as needed; `progress(done, total)` counts compilations."""
+def addresses(
+    codes: Iterable[Code], machine: Machine, progress: Progress | None = None, library: Library | None = None
+) -> dict[str, int]:
+    """The address of every kernel by name: of the `library`, or compiled, cached and loaded as needed.
+
+    `progress(done, total)` counts compilations. Raises `MissingPackage` where a kernel would have to be compiled without Numba.
+    """
+    wanted = {code.name: code for code in codes}
+    found = library.find(wanted) if library else {}
+    absent = [code for code in wanted.values() if code.name not in found]
+    if library and absent and not can_compile():
+        raise missing_kernels(library, (code.name for code in absent))
     with _LOCK:
-        wanted = {code.name: code for code in codes}
-        absent = missing(wanted.values(), machine)
-        for done, code in enumerate(absent):
-            if progress:
-                progress(done, len(absent))
-            _OBJECTS.put(object_name(code, machine), _compile(code, machine))
-        if progress and absent:
-            progress(len(absent), len(absent))
-        return {name: _load(code, machine) for name, code in wanted.items()}
+        _make(absent, machine, progress)
+        return found | {code.name: _load(code, machine) for code in absent}
+
+
+def objects(codes: Iterable[Code], machine: Machine, progress: Progress | None = None) -> dict[str, bytes]:
+    """The object file of every kernel by name, for any machine; `progress(done, total)` counts compilations."""
+    wanted = {code.name: code for code in codes}
+    with _LOCK:
+        _make(wanted.values(), machine, progress)
+        return {code.name: _object(code, machine) for code in wanted.values()}
+
+
+def _make(codes: Iterable[Code], machine: Machine, progress: Progress | None) -> None:
+    """Compile what is not there."""
+    absent = missing(codes, machine)
+    for done, code in enumerate(absent):
+        if progress:
+            progress(done, len(absent))
+        _OBJECTS.put(object_name(code, machine), _compile(code, machine))
+    if progress and absent:
+        progress(len(absent), len(absent))
 
 
 def _compile(code: Code, machine: Machine) -> bytes:
+    if not can_compile():
+        raise MissingPackage(
+            f"the kernel {code.name} has to be compiled, and Numba is not installed: expected numba and llvmlite; install them with: "
+            "pip install numba llvmlite, or run with a kernel library (edge build)"
+        )
     from edge.kernels.build import object_code
 
-    return object_code(_symbol(code), code.build(machine), machine)
+    return object_code(symbol(code.name), code.build(machine), machine)
 
 
-def _symbol(code: Code) -> str:
-    return f"edge_{code.name}"
+def _object(code: Code, machine: Machine) -> bytes:
+    stored = _OBJECTS.get(object_name(code, machine))
+    if stored is None:
+        raise RuntimeError(f"kernel {code.name} was neither compiled nor cached")
+    return stored
 
 
 def _load(code: Code, machine: Machine) -> int:
@@ -186,13 +218,10 @@ def _load(code: Code, machine: Machine) -> int:
     if name not in _LOADED:
         import llvmlite.binding as llvm
 
-        stored = _OBJECTS.get(name)
-        if stored is None:
-            raise RuntimeError(f"kernel {code.name} was neither compiled nor cached")
         engine = _execution_engine(llvm)
-        engine.add_object_file(llvm.ObjectFileRef.from_data(stored))
+        engine.add_object_file(llvm.ObjectFileRef.from_data(_object(code, machine)))
         engine.finalize_object()
-        _LOADED[name] = engine.get_function_address(_symbol(code))
+        _LOADED[name] = engine.get_function_address(symbol(code.name))
         _ENGINES.append(engine)
     return _LOADED[name]
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge.errors import InputError
+from edge.kernels.features import host_architecture, host_features
 
 ENVIRONMENT_VARIABLE = "EDGE_ISA"
 
@@ -66,15 +67,20 @@ class Machine:
 
 @functools.lru_cache(maxsize=1)
 def _host() -> tuple[str, frozenset[str], str, str]:
-    """Triple, features, processor name and LLVM's feature string of this machine."""
-    import llvmlite.binding as llvm
-
+    """Triple, features, processor name and LLVM's feature string of this machine; the last two are empty without llvmlite."""
+    try:
+        import llvmlite.binding as llvm
+    except ModuleNotFoundError:
+        return f"{host_architecture()}-unknown-linux-gnu", host_features(), "", ""
     found = llvm.get_host_cpu_features()
     names = frozenset(name for name, present in found.items() if present)
     triple = llvm.get_process_triple()
+    flattened = str(found.flatten())
     if triple.startswith("aarch64"):
-        names |= {"neon"}  # part of the base architecture; some kernels report it as asimd
-    return triple, names, llvm.get_host_cpu_name(), found.flatten()
+        unasked = (host_features() & {"dotprod"}) - names  # LLVM does not ask Linux for it: a Raspberry Pi 5 would do without
+        flattened = ",".join((flattened, *(f"+{name}" for name in unasked)))
+        names |= {"neon", *unasked}  # neon is part of the base architecture; some kernels report it as asimd
+    return triple, names, llvm.get_host_cpu_name(), flattened
 
 
 def available() -> tuple[Isa, ...]:
