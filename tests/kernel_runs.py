@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from draws import Case, program_of
 from fenced import fenced
-from strategies import Case, program_of
 
 from edge.kernels import bitpack
 from edge.kernels.cache import KERNEL, addresses

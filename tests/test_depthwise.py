@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from draws import Case, Draw
 from kernel_runs import Run, assert_agrees
 from sample_programs import PADDING, Builder, bits_type, float_type
-from strategies import Case, Draw
 
 from edge.converters.passes_simplify import keep_packed
 from edge.kernels.isa import available, detect

@@ -8,66 +8,32 @@ from __future__ import annotations
 import functools
 import struct
 import zlib
-from collections.abc import Iterator
 
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from draws import Signature, program_of
 from fenced import fenced
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_runs import Run, assert_agrees, expected, tolerance
-from strategies import CASES, SPECIALISED, Case, Draw, Fixed, Signature, case, fixed, program_of, signatures
+from kernel_cases import BEST, MACHINES, SIGNATURES, cases, check, code_of, name_of, seeds
+from kernel_runs import Run, expected, tolerance
+from strategies import CASES, SPECIALISED, case, signatures
 
 from edge.engine import Engine
 from edge.kernels import cache
 from edge.kernels.arithmetic import dequantize
 from edge.kernels.build import assembly
 from edge.kernels.cache import KERNEL, addresses
-from edge.kernels.isa import ISAS, Machine, available, detect
+from edge.kernels.isa import ISAS, Machine
 from edge.kernels.loop import LOOP
 from edge.kernels.move import lower_halo
-from edge.kernels.reference import signs_of
-from edge.kernels.registry import Code, Derived, Lowering, Place, kernels, select
+from edge.kernels.registry import Code, Place, kernels
 from edge.kernels.tile import has_fma
 from edge.ops import OPS
 from edge.tensors import Encoding, Halo, TensorType
 
-MACHINES = {isa.name: detect(isa.name) for isa in available()}
-BEST = next(iter(MACHINES))
-SIGNATURES = [(op, signature) for op in OPS for signature in signatures(op)]
 ALLOWED_SYMBOLS = {"memcpy", "memmove", "memset"}
-
-
-def name_of(value: object) -> str:
-    """Test ids: signatures as `float32-bits-float32`."""
-    if isinstance(value, tuple):
-        return "-".join("none" if e is None else e.name.lower() for e in value)
-    return str(value)
-
-
-def shared(op: str, signature: Signature, variant: int = 0) -> Fixed | None:
-    """What the cases of an operation and signature have in common, so that few kernels are compiled."""
-    draw = Draw(zlib.crc32(f"{op} {name_of(signature)} {variant}".encode()))
-    return fixed(draw, signature) if op in SPECIALISED else None
-
-
-def cases(op: str, signature: Signature, count: int, variant: int = 0) -> Iterator[Case]:
-    for seed in range(count):
-        yield case(op, signature, 1000 * variant + seed, shared(op, signature, variant))
-
-
-def seeds(op: str) -> int:
-    """How many cases to take: more where they cost no compilation."""
-    return 7 if op in (*SPECIALISED, "max_pool2d", "average_pool2d") else 25
-
-
-def check(one: Case, machine: Machine, *, at_end: bool) -> None:
-    result = Run(one, machine, at_end=at_end).run()
-    assert_agrees(one, result.values, fused=has_fma(machine))
-    if result.signs is not None:  # of the values as they came out
-        assert np.array_equal(result.signs, signs_of(result.values, one.node.constants)), str(one)
-
 
 # -- the reference -------------------------------------------------------------------------------------------------------------
 
@@ -175,13 +141,6 @@ def test_halos_are_filled_in_parts() -> None:
 
 
 # -- objects -------------------------------------------------------------------------------------------------------------------
-
-
-def code_of(one: Case, machine: Machine) -> Code:
-    """The kernel of a case, not compiled."""
-    program = program_of(one)
-    lowering = Lowering(program, program.instructions[0], machine, Derived(int(program.blob.ctypes.data)))
-    return select(lowering).lower(lowering).code
 
 
 def codes(machine: Machine, count: int = 1) -> dict[str, Code]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from draws import Case
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_runs import Run
 from sample_programs import BITS, CONV, FLOAT32, INT8, NO_PADDING, POOL, Builder, bits_type, float_type
-from strategies import Case
 
 from edge.engine import Engine
 from edge.errors import FormatError

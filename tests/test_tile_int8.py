@@ -6,8 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
+from draws import Case
 from kernel_runs import Run, assert_agrees
-from strategies import Case, Fixed, case
+from strategies import case
+from strategies_conv import Fixed
 
 from edge.graph import Graph, Node
 from edge.kernels.build import assembly
