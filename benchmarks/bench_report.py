@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = ("edge-lowbit", "numpy", "numba", "llvmlite", "ai-edge-litert", "tensorflow-cpu", "tensorflow")
 
 
 def environment(*, threads: int) -> dict[str, Any]:
     """What figures depend on: processor, instruction set, threads, versions."""
-    from edge.kernels.isa import detect
+    from edge.bench import machine
 
-    machine = detect()
-    return {
-        "processor": f"{_processor()} ({machine.cpu})",
-        "cores": os.cpu_count(),
-        "instruction_set": machine.isa.name,
-        "threads": threads,
-        "system": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version(), **_versions()},
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _processor() -> str:
-    """The processor's own name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown processor"
+    return {**machine(), "threads": threads}
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ taken
 
     warm      every call of its rounds: the calls before kept what they need in the caches
     first     the first call after the file was loaded, once for each of up to `LOADS` loads
-    flushed   a call after memory of twice the largest cache was written, model and interpreter out of it
+    flushed   a call after memory of twice the largest cache was written: model, input and Python are out of the caches of the calling
+              core and the shared ones
 
 The input is in place; a call from Python is what is timed. `bench` is for programs, `edge bench` for people.
 """
 
 from __future__ import annotations
 
-import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.bench_machine import Clock, clock_now, clock_remarks, flush_bytes, processor_name, versions
+from edge.bench_machine import Clock, clock_now, clock_remarks, flush_bytes, processor_name, spin, versions
 from edge.bench_models import Loaded, Subject, Subjects, load
 from edge.bench_rounds import WARM_UP_SECONDS, Call, Contender, Timing, ratio_quartiles, take_turns
 from edge.errors import InputError, MissingPackage
@@ -32,6 +32,7 @@ SECONDS = 5.0
 LOADS, FLUSHED = 5, 30  # at most
 LEAST_FLUSHED, LEAST_ROUNDS = 3, 3
 _LOADING, _WARMING, _ROUNDS, _FLUSHING = 0.1, 0.1, 0.6, 0.2  # shares of the time
+_SPIN = ""  # among the names of subjects
 _CALLS_FOR = {95: 20, 99: 100}  # a percentile of fewer calls is that of one of them
 
 Seconds = NDArray[np.float64]
@@ -85,7 +86,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Run:
-    """All rows, what is absent and why, and the machine. flush_bytes: what was written before each flushed call."""
+    """All rows, what is absent and why, and the machine.
+
+    flush_bytes: what was written before each flushed call.
+    spin_s: of `edge.bench_machine.spin` amid the rounds, the shortest: that tells the clock, not who else kept the core busy.
+    """
 
     rows: tuple[Row, ...]
     absent: tuple[tuple[str, str], ...]
@@ -95,11 +100,7 @@ class Run:
     seconds: float
     flush_bytes: int
     machine: Mapping[str, Any]
-
-    @property
-    def spin_s(self) -> float:
-        """Seconds of the fixed loop (`edge.bench_machine`) around the run."""
-        return math.sqrt(self.before.spin_s * self.after.spin_s)
+    spin_s: float
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -108,6 +109,7 @@ class Run:
             "remarks": list(self.remarks),
             "seconds": self.seconds,
             "flush_bytes": self.flush_bytes,
+            "spin_s": self.spin_s,
             "machine": dict(self.machine),
             "clock": {"before": self.before.to_json(), "after": self.after.to_json(), "not_available": list(self.after.missing)},
         }
@@ -136,7 +138,7 @@ def bench(
     """
     counts = _checked(threads)
     before = clock_now()
-    rows, absent = [], list(found.absent)
+    rows, absent, spins = [], list(found.absent), list[float]()
     for i, count in enumerate(counts):
 
         def tell(share: float, count: int = count, done: int = i) -> None:
@@ -145,10 +147,10 @@ def bench(
         group = _Group(count, seconds / len(counts), tell)
         rows += group.measure(found.subjects, compiling)
         absent += [each for each in group.absent if each not in absent]
+        spins += group.spins
     after = clock_now()
-    return Run(
-        tuple(rows), tuple(absent), (*found.remarks, *clock_remarks(before, after)), before, after, seconds, flush_bytes(), machine()
-    )
+    remarks = (*found.remarks, *clock_remarks(before, after))
+    return Run(tuple(rows), tuple(absent), remarks, before, after, seconds, flush_bytes(), machine(), min(spins))
 
 
 def _checked(threads: Sequence[int] | None) -> tuple[int, ...]:
@@ -179,11 +181,15 @@ def machine() -> dict[str, Any]:
 
 
 class _Group:
-    """Subjects on one number of threads, measured in about so many seconds; `absent` holds those that nothing here runs."""
+    """Subjects on one number of threads, measured in about so many seconds.
+
+    absent: those that nothing here runs, and why; spins: seconds of the fixed loop, which took its turn in every round.
+    """
 
     def __init__(self, threads: int, seconds: float, tell: Callable[[float], None]) -> None:
         self._threads, self._seconds, self._tell = threads, seconds, tell
         self.absent: list[tuple[str, str]] = []
+        self.spins: list[float] = []
 
     def measure(self, subjects: Sequence[Subject], compiling: Callable[[int, int], None] | None) -> list[Row]:
         self._tell(0.0)
@@ -191,10 +197,7 @@ class _Group:
         self._tell(_LOADING)
         warm_up_s = min(WARM_UP_SECONDS, _WARMING * self._seconds / len(loaded))
         contenders = {name: Contender(each.call, warm_up_s=warm_up_s, each=True) for name, each in loaded.items()}
-        start = _LOADING + _WARMING
-        take_turns(
-            contenders, seconds=_ROUNDS * self._seconds, least=LEAST_ROUNDS, progress=lambda share: self._tell(start + _ROUNDS * share)
-        )
+        self._take_turns(contenders)
         flushed = self._flushed(loaded)
         reference = next(iter(contenders.values())).timing
         return [
@@ -210,6 +213,16 @@ class _Group:
             )
             for name, each in loaded.items()
         ]
+
+    def _take_turns(self, contenders: Mapping[str, Contender]) -> None:
+        start, clock = _LOADING + _WARMING, Contender(spin, warm_up_s=0.0)
+        take_turns(
+            {_SPIN: clock, **contenders},
+            seconds=_ROUNDS * self._seconds,
+            least=LEAST_ROUNDS,
+            progress=lambda share: self._tell(start + _ROUNDS * share),
+        )
+        self.spins = clock.seconds
 
     def _load(
         self, subjects: Sequence[Subject], compiling: Callable[[int, int], None] | None

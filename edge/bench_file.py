@@ -136,7 +136,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as a file holds it: rows by full name. spin_s: of the fixed loop then (`edge.bench_machine`); None in files of others."""
+    """A run as a file holds it: rows by full name. spin_s: of the fixed loop amid its rounds; None in files of others."""
 
     rows: Mapping[str, Stored]
     spin_s: float | None
@@ -183,7 +183,7 @@ def load(path: str | os.PathLike[str]) -> StoredRun:
         known = info.get("edge", {})
         spin = known["spin_s"] if known else None
         return StoredRun(rows, None if spin is None else _positive(spin), known.get("processor"), info.get("python_version"))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as err:
         raise InputError(
             f"cannot read {os.fspath(path)} as a saved run: expected JSON of edge bench --save or pytest-benchmark, got something else "
             f"({type(err).__name__}: {str(err)[:80]}); name another file"

@@ -20,7 +20,8 @@ PACKAGES = ("edge-lowbit", "numpy", "numba", "llvmlite", "ai-edge-litert", "tfli
 NOTABLE_CLOCK = 1.05  # a smaller change of the spin is noise
 _SYSTEM = Path("/sys")
 _PROCESSOR_NAMES = (Path("/proc/device-tree/model"), Path("/proc/cpuinfo"))
-_SPINS, _SPIN_STEPS = 15, 20_000
+_SPIN_STEPS = 20_000
+_SPIN_SECONDS, _LEAST_SPINS = 0.05, 5
 _COMMAND_SECONDS = 5
 _LARGEST_FLUSH_BYTES = 128 << 20
 _UNKNOWN_CACHE_BYTES = 16 << 20
@@ -69,7 +70,7 @@ def _bytes(size: str) -> int:
 class Clock:
     """The state of a machine's clock at one moment.
 
-    spin_s: seconds of a fixed loop of Python, the shortest of several: how fast this core is now, whatever the system says.
+    spin_s: seconds of `spin`, the shortest of many: how fast this core is now, whatever the system says.
     frequency_hz, governor: of the cores, the slowest one and the first; temperature_c: the hottest sensor.
     throttle_events: how often cores were slowed for heat since the machine started (x86).
     throttled: what a Raspberry Pi says of itself (`vcgencmd get_throttled`): nothing is an empty tuple.
@@ -101,14 +102,14 @@ class Clock:
 
 
 def clock_now() -> Clock:
-    """The state of the clock; takes about 10 ms, most of it the spin."""
+    """The state of the clock; takes about 50 ms, most of it the spin."""
     processors = _SYSTEM / "devices/system/cpu"
     frequencies = _numbers(processors.glob("cpu*/cpufreq/scaling_cur_freq"))
     temperatures = _numbers((_SYSTEM / "class/thermal").glob("thermal_zone*/temp"))
     events = _numbers(processors.glob("cpu*/thermal_throttle/core_throttle_count"))
     governors = [_text(path).strip() for path in sorted(processors.glob("cpu*/cpufreq/scaling_governor"))]
     return Clock(
-        spin_s=spin_s(),
+        spin_s=_spin_s(),
         frequency_hz=1000.0 * min(frequencies) if frequencies else None,
         governor=next(filter(None, governors), None),
         temperature_c=max(temperatures) / 1000 if temperatures else None,
@@ -118,17 +119,21 @@ def clock_now() -> Clock:
     )
 
 
-def spin_s() -> float:
-    """Seconds of a fixed loop, the shortest of some: inversely proportional to the clock, for one version of Python on one processor."""
-    return min(_spin() for _ in range(_SPINS))
-
-
-def _spin() -> float:
-    steps = range(_SPIN_STEPS)
-    started = time.perf_counter()
-    for _ in steps:
+def spin() -> None:
+    """A fixed loop of Python: its time is inversely proportional to the clock, for one version of Python on one processor."""
+    for _ in range(_SPIN_STEPS):
         pass
-    return time.perf_counter() - started
+
+
+def _spin_s() -> float:
+    """Seconds of `spin`, the shortest of some."""
+    found: list[float] = []
+    end = time.perf_counter() + _SPIN_SECONDS
+    while len(found) < _LEAST_SPINS or time.perf_counter() < end:
+        started = time.perf_counter()
+        spin()
+        found.append(time.perf_counter() - started)
+    return min(found)
 
 
 def _throttled() -> tuple[str, ...] | None:

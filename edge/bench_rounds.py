@@ -126,7 +126,7 @@ class Contender:
     def _warm_up(self, seconds: float) -> tuple[int, float]:
         """How many calls take `ROUND_SECONDS`, and seconds of one."""
         spent, calls, per_call = 0.0, 1, 0.0
-        while spent < seconds:
+        while not spent or spent < seconds:
             took = self._run(calls)
             spent += took
             per_call = took / calls
@@ -148,7 +148,7 @@ def take_turns(
             contender.round()
         rounds += 1
         if progress is not None:
-            progress(min(rounds / least, (time.perf_counter() - started) / seconds))
+            progress(min(1.0, rounds / least, (time.perf_counter() - started) / seconds))
 
 
 def _seconds(call: Call, calls: int) -> float:

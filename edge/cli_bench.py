@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BITS = ("1", "8", "32")
 NOTABLE = 1.05  # a smaller change gets no colour
-_STEPS = 1000
+_PER_CENT = 100
 
 EPILOG = """
 \b
@@ -89,7 +89,7 @@ def _run(models: Sequence[str], options: dict[str, Any]) -> Run:
         found = find_subjects(models, Path(folder), sources, tell=lambda step: progress.update(0, 0, step))
 
         def tell(what: str, share: float) -> None:
-            progress.update(round(_STEPS * share), _STEPS, f"measuring on {what}")
+            progress.update(round(_PER_CENT * share), _PER_CENT, f"measuring on {what}")
 
         def compiled(done: int, total: int) -> None:
             progress.clear()
@@ -108,11 +108,12 @@ def _judge(compared: Comparison | None, limit: float | None) -> None:
 
 
 def _print(run: Run) -> None:
-    times = ["p50", "p95", "p99", "mean", "min", "first", "flushed"]
-    columns = [Column("model", folds=True), Column("runs on", folds=True), Column("threads", right=True)]
-    columns += [Column(title, right=True) for title in times]
-    columns += [Column("x", right=True), Column("quartiles", right=True)]
-    out_table(columns, [_cells(row) for row in run.rows])
+    warm = [Column("warm", folds=True)]
+    warm += [Column(title, right=True) for title in ("threads", "p50", "p95", "p99", "mean", "min", "x", "quartiles")]
+    out_table(warm, [_warm(row) for row in run.rows])
+    out()
+    cold = [Column("cold", folds=True), *(Column(title, right=True) for title in ("threads", "first", "flushed")), Column("runs on")]
+    out_table(cold, [_cold(row) for row in run.rows])
     out()
     out_facts(_facts(run))
     for name, reason in run.absent:
@@ -121,12 +122,17 @@ def _print(run: Run) -> None:
         say(remark)
 
 
-def _cells(row: Row) -> list[str]:
+def _warm(row: Row) -> list[str]:
     low, middle, high = row.times
-    warm = [row.percentile_s(50), row.percentile_s(95), row.percentile_s(99), float(row.latencies_s.mean()), float(row.latencies_s.min())]
-    cold = [statistics.median(row.first_s), statistics.median(row.flushed_s)]
-    times = ["-" if seconds is None else seconds_text(seconds) for seconds in (*warm, *cold)]
-    return [row.name, row.backend, str(row.threads), *times, f"{middle:.2f}", f"{low:.2f}..{high:.2f}"]
+    percentiles = [row.percentile_s(percent) for percent in (50, 95, 99)]
+    times = [*percentiles, float(row.latencies_s.mean()), float(row.latencies_s.min())]
+    texts = ["-" if seconds is None else seconds_text(seconds) for seconds in times]
+    return [row.name, str(row.threads), *texts, f"{middle:.2f}", f"{low:.2f}..{high:.2f}"]
+
+
+def _cold(row: Row) -> list[str]:
+    times = [seconds_text(statistics.median(values)) for values in (row.first_s, row.flushed_s)]
+    return [row.name, str(row.threads), *times, row.backend]
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -180,7 +186,7 @@ def _print_comparison(compared: Comparison) -> None:
     out()
     out_table(columns, rows, colours=colours)
     if compared.clocks != 1:
-        out(f"times as long: at equal clocks; a fixed loop ran {compared.clocks:.2f} times as fast now as then")
+        out(f"times as long: at equal clocks; a fixed loop ran {compared.clocks:.2f} times as fast now as then, at its best")
     for remark in compared.remarks:
         say(remark)
     for name in compared.missing:
