@@ -45,8 +45,10 @@ test-tflite-runtime: $(VENV)/.tests .venv-tflite/.installed  ## our .tflite file
 	$(BIN)/python tests/tflite_cases.py .venv-tflite/cases
 	EDGE_TFLITE_CASES=.venv-tflite/cases .venv-tflite/bin/python -m pytest -q --noconftest -m tflite_runtime tests/test_tflite_runtime.py
 
-test-pi: $(VENV)/.tests  ## the bundle in an emulated Raspberry Pi user space, where EDGE_PI_ROOT names one
-	$(BIN)/python -m pytest -q -m pi
+PI_CPU ?= cortex-a53 cortex-a72 cortex-a76
+
+test-pi: $(VENV)/.tests  ## bundle and kernels on emulated Raspberry Pis (minutes a core); PI_CPU=cortex-a72 for one, EDGE_PI_ROOT
+	EDGE_PI_CPU="$(PI_CPU)" $(BIN)/python -m pytest -q -m pi
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	$(PIP) install -e '.[bench,convert,test]'

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import raspberry_pi
 from click.testing import CliRunner, Result
+from raspberry_pi import needs_the_user_space
 
 import edge
 from edge.bundle import MARK, archive, bundle, requirements, runtime_modules
@@ -25,7 +25,6 @@ from edge.known_answer import FILE, check, main, read_answer
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ROOT / "examples" / "digits.h5"
 PICTURE = ROOT / "examples" / "image.png"
-PI = ROOT.parent / "shared" / "rpi"
 
 
 @pytest.fixture(scope="module")
@@ -222,25 +221,11 @@ def test_the_command_names_the_known_answer(model: Path, tmp_path: Path, monkeyp
 # -- the device ----------------------------------------------------------------------------------------------------------------
 
 
-def user_space() -> Path:
-    """A Raspberry Pi user space: of $EDGE_PI_ROOT, else built beside the temporary folder, once."""
-    if os.environ.get("EDGE_PI_ROOT"):
-        return Path(os.environ["EDGE_PI_ROOT"])
-    root = Path(tempfile.gettempdir()) / f"edge-pi-{os.getuid()}"
-    if not (root / "opt" / "site").exists():
-        subprocess.run([str(PI / "pi_root.sh"), str(root)], check=True, capture_output=True)
-    return root
-
-
-@pytest.mark.pi
-@pytest.mark.skipif(platform.system() != "Linux" or not PI.is_dir(), reason="the Raspberry Pi user space is not there")
-@pytest.mark.skipif(shutil.which("proot") is None or shutil.which("qemu-aarch64") is None, reason="needs qemu-user and proot")
+@needs_the_user_space
 def test_the_bundle_classifies_its_picture_in_a_raspberry_pi_user_space(model: Path, tmp_path: Path) -> None:
     """Emulated: it shows that the archive runs on the processor, and that the answer is the same; it says nothing about time."""
     bundle(model, tmp_path / "digits.tar.gz", picture=PICTURE)
     with tarfile.open(tmp_path / "digits.tar.gz") as tar:
         tar.extractall(tmp_path, filter="data")
-    command = [str(PI / "pi_run.sh"), str(user_space()), "cortex-a72", str(tmp_path / "digits"), "sh", "./run.sh"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("picture.png: 2 (") and "as expected" in done.stdout
+    said = raspberry_pi.run("cortex-a72", tmp_path / "digits", "sh", "./run.sh")
+    assert said.startswith("picture.png: 2 (") and "as expected" in said
