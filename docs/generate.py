@@ -25,6 +25,9 @@ def commands() -> str:
         command = entry.load()
         context = click.Context(command, info_name=name, parent=parent, terminal_width=100)
         pages.append(f"## edge {name}\n\n```text\n{command.get_help(context)}\n```")
+        for part, inner in command.commands.items() if isinstance(command, click.Group) else ():
+            help_text = inner.get_help(click.Context(inner, info_name=part, parent=context, terminal_width=100))
+            pages.append(f"### edge {name} {part}\n\n```text\n{help_text}\n```")
     return NOTE + "\n\n".join(pages) + "\n"
 
 

@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, Entry] = {
     "inspect": Entry("edge.cli_inspect:inspect", "Show what a model file holds."),
     "verify": Entry("edge.cli_verify:verify", "Compare a converted file with its source, layer by layer."),
     "profile": Entry("edge.cli_profile:profile", "Show what a model costs on a device: bytes and time."),
+    "targets": Entry("edge.cli_targets:targets", "List, show and measure the devices that edge profile knows."),
     "bench": Entry("edge.cli_bench:bench", "Measure the latency of models on this machine, side by side."),
     "bundle": Entry("edge.cli_bundle:bundle", "Pack a model and what runs it into an archive for a device."),
     "warm": Entry("edge.cli_cache:warm", "Compile the kernels that models need, ahead of their first run."),

@@ -8,7 +8,7 @@ of the padding that stored filters have, `stored_macs`; as a feature they are th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from edge.footprint import Footprint, footprint
 from edge.kernels.isa import Machine
@@ -17,7 +17,9 @@ from edge.kernels.registry import Derived, Lowered, Lowering, Place, select
 from edge.ops import OpCall
 from edge.program import Instruction, Program
 from edge.targets.devices import KernelCost
-from edge.targets.features import Stream, work_of
+from edge.targets.features import Stream, halo_work, work_of
+
+HALO = "fill_halo"  # the kind of the kernel that fills halos, which is no operation
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class InstructionCost:
 
     `constants_bytes` are of constants no instruction before it uses, `derived_bytes` likewise; `input_bytes` and `output_bytes` are of its
     tensors in the arena, and `read_bytes` of all constants it reads. `precision` is (bits of an input value, bits of a weight); `work` is
-    what threads are shared by; `features` and `streams` are those of `edge.targets.features`.
+    what threads are shared by; `features` and `streams` are those of `edge.targets.features`, `halo` the features of what fills the halos
+    of its outputs.
     """
 
     operation: str
@@ -45,6 +48,7 @@ class InstructionCost:
     work: int
     features: Mapping[str, float]
     streams: tuple[Stream, ...] = ()
+    halo: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def moved_bytes(self) -> int:
@@ -74,7 +78,8 @@ def program_cost(program: Program, machine: Machine, *, threads: int = 1) -> Pro
         own = [halo for output in instruction.outputs for halo in _halo(program, output)]
         lowering = Lowering(program, instruction, machine, derived)
         own.append(select(lowering).lower(lowering))
-        costs.append(_cost(lowering, own[-1], derived.nbytes - before, used))
+        halo = _halo_features(program, instruction)
+        costs.append(replace(_cost(lowering, own[-1], derived.nbytes - before, used), halo=halo))
         calls += own
     return ProgramCost(tuple(costs), footprint(program, derived, calls, threads))
 
@@ -88,6 +93,14 @@ def _halo(program: Program, number: int) -> Iterator[Lowered]:
     tensor = program.tensors[number]
     if tensor.type.halo:
         yield lower_halo(Place(tensor.type, tensor.offset))
+
+
+def _halo_features(program: Program, instruction: Instruction) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for output in instruction.outputs:
+        for name, count in halo_work(program.tensors[output].type).items():
+            total[name] = total.get(name, 0.0) + count
+    return total
 
 
 def _cost(lowering: Lowering, lowered: Lowered, derived_bytes: int, used: set[int]) -> InstructionCost:
@@ -147,16 +160,21 @@ def kind_of(program: Program, instruction: Instruction) -> str:
 
 
 def cycles(cost: InstructionCost, kernels: Mapping[str, KernelCost]) -> tuple[float, KernelCost]:
-    """Predicted cycles of an instruction and the figures they come from.
+    """Predicted cycles of an instruction, its halos included where the profile has `HALO`, and the figures they come from.
 
     Of a kind the profile does not list, the slowest kind of the same operation, else of all, is taken.
     """
     figures = kernels.get(cost.kind)
     if figures is None:
         same = [each for name, each in kernels.items() if name.startswith(f"{cost.operation}_")]
-        figures = max(same or kernels.values(), key=lambda each: _total(cost, each))
-    return _total(cost, figures), figures
+        figures = max(same or [each for name, each in kernels.items() if name != HALO], key=lambda each: _total(cost, each))
+    halo = _of_features(cost.halo, kernels[HALO]) if HALO in kernels else 0.0
+    return _total(cost, figures) + halo, figures
 
 
 def _total(cost: InstructionCost, figures: KernelCost) -> float:
-    return sum(cost.features.get(name, 0.0) * cycles_of_one for name, cycles_of_one in figures.cycles.items())
+    return _of_features(cost.features, figures)
+
+
+def _of_features(features: Mapping[str, float], figures: KernelCost) -> float:
+    return sum(features.get(name, 0.0) * cycles_of_one for name, cycles_of_one in figures.cycles.items())

@@ -27,7 +27,7 @@ from edge.kernels.shapes import (
 )
 from edge.layout import FilterLayout, filter_layout, lanes
 from edge.ops import Activation
-from edge.tensors import Encoding
+from edge.tensors import Encoding, TensorType
 
 Features = Mapping[str, float]
 
@@ -52,6 +52,16 @@ def work_of(low: Lowering) -> Work:
     """The work of the kernel that runs an instruction on a machine."""
     counted = _WORK.get(low.op, _map)(low)
     return Work({name: float(count) for name, count in counted.features.items() if count}, counted.streams)
+
+
+def halo_work(kind: TensorType) -> Features:
+    """The work of filling a tensor's halo, empty where it has none."""
+    if not kind.halo:
+        return {}
+    height, width, _ = kind.hwc
+    rows = height + kind.halo.top + kind.halo.bottom
+    sides = height * (bool(kind.halo.left) + bool(kind.halo.right))
+    return {"value": float(kind.nbytes - height * width * kind.pixel_bytes), "row": float(rows), "tile": float(sides), "call": 1.0}
 
 
 # -- convolutions and dense layers ---------------------------------------------------------------------------------------------------

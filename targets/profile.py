@@ -66,9 +66,9 @@ class Profile:
 
     `storage_bytes` is the size of the file, `footprint` what an engine allocates there, `ram_bytes` how much of it is RAM (all but
     constants that are read where the file lies); `fits_*` is None where the room is unknown. `seconds` is of an inference on one thread,
-    the sum of the layers', `seconds_by_threads` on 1, 2, ... threads, empty where no time is known. `time_basis` is MEASURED, EMULATED (cycles counted
-    in an emulator) or PREDICTED, with the relative `expected_error` of `seconds`; empty and None where no time is known. `one_bit_share` is
-    the share of the time in layers that multiply 1-bit weights with 1-bit activations.
+    the sum of the layers', `seconds_by_threads` on 1, 2, ... threads, empty where no time is known. `time_basis` is MEASURED, EMULATED
+    (cycles counted in an emulator) or PREDICTED, with the relative `expected_error` of `seconds`; empty and None where no time is known.
+    `one_bit_share` is the share of the time in layers that multiply 1-bit weights with 1-bit activations.
     """
 
     model: str

@@ -23,8 +23,8 @@ from edge.threads import parts_for
 
 COMPUTE, MEMORY, OVERHEAD = "compute", "memory", "overhead"
 _BARRIER_S = 1e-6  # where the profile says nothing
-_CACHES = (("l1d_bytes", "l1_bytes_per_s"), ("l2_bytes", "l2_bytes_per_s"), ("l3_bytes", "l3_bytes_per_s"))
-_FILLED = 0.8  # of a cache, by one program's data
+CACHES = (("l1d_bytes", "l1_bytes_per_s"), ("l2_bytes", "l2_bytes_per_s"), ("l3_bytes", "l3_bytes_per_s"))
+FILLED = 0.8  # of a cache, by one program's data
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,11 @@ def _memory(cost: InstructionCost, device: Device, program_bytes: float, share: 
     return seconds, error / seconds if seconds else 0.0
 
 
+def memory_seconds(cost: InstructionCost, device: Device, program_bytes: float) -> float:
+    """Seconds that the bytes of an instruction take which come from beyond the first-level cache, on one thread."""
+    return _memory(cost, device, program_bytes, 1.0, 1)[0]
+
+
 def _streams(cost: InstructionCost, program_bytes: float) -> Iterator[Stream]:
     yield Stream(cost.read_bytes, program_bytes)
     yield Stream(cost.input_bytes + cost.output_bytes, cost.moved_bytes)
@@ -101,9 +106,9 @@ def _streams(cost: InstructionCost, program_bytes: float) -> Iterator[Stream]:
 
 def _level(device: Device, set_bytes: float) -> str | None:
     """The figure of the bandwidth at which a set of this size is read; None for the first-level cache."""
-    for size, bandwidth in _CACHES:
+    for size, bandwidth in CACHES:
         given = device.optional(size)
-        if given is not None and set_bytes <= _FILLED * given:
+        if given is not None and set_bytes <= FILLED * given:
             if size == "l1d_bytes":
                 return None
             if bandwidth in device.figures:

@@ -135,8 +135,10 @@ def test_what_limits_a_layer_follows_from_the_figures(device: Device) -> None:
         return {layer.limit for layer in predict("digits", 1, made, replace(device, figures=figures)).layers}
 
     assert limits(overhead_s=1.0) == {OVERHEAD}
-    assert limits(overhead_s=0.0, l2_bytes_per_s=1.0) == {MEMORY}
-    assert limits(overhead_s=0.0, l2_bytes_per_s=1e18) == {COMPUTE}
+    slow = {"l2_bytes_per_s": 1.0, "memory_bytes_per_s": 1.0}
+    assert limits(overhead_s=0.0, l1d_bytes=1.0, **slow) == {MEMORY}
+    assert MEMORY in limits(overhead_s=0.0, **slow)  # constants are read once an inference, from beyond the first-level cache
+    assert limits(overhead_s=0.0, l1d_bytes=1e18, **slow) == {COMPUTE}
 
 
 def test_a_model_that_is_too_large_does_not_fit(device: Device) -> None:

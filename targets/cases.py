@@ -1,0 +1,164 @@
+"""Synthetic instructions to fit the costs of kernels by: every kind on shapes of its own, none of which is taken from a network.
+
+Shapes are chosen so that what tiles waste (rows no multiple of a tile, channels narrower than a block) differs among them, while few
+kernels have to be compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edge.graph import Graph, Node, constant_type
+from edge.lower import to_program
+from edge.op_check import infer
+from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall
+from edge.program import Program
+from edge.targets.costs import kind_of
+from edge.tensors import Encoding, TensorType
+
+BITS, F32, I8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8
+
+_PADS = {"pad_top": 0, "pad_bottom": 0, "pad_left": 0, "pad_right": 0}
+_WINDOW = {"stride_h": 1, "stride_w": 1, **_PADS}
+_CONV = {**_WINDOW, "dilation_h": 1, "dilation_w": 1, "groups": 1, "pad_ones": 0, **NO_ACTIVATION}
+
+# (height, width, channels in, channels out, taps)
+CONV_SHAPES = (
+    (14, 14, 64, 64, 3), (14, 14, 32, 32, 1), (7, 14, 128, 64, 1), (28, 28, 16, 32, 3), (12, 28, 64, 32, 1), (7, 7, 64, 64, 3),
+    (7, 7, 128, 96, 1), (5, 5, 32, 64, 3), (20, 28, 16, 16, 3), (10, 28, 64, 16, 1), (28, 28, 3, 16, 3), (14, 14, 32, 8, 3),
+    (14, 14, 8, 8, 1), (9, 9, 48, 40, 3), (9, 9, 64, 48, 1), (9, 9, 24, 40, 5), (6, 33, 24, 24, 3), (3, 33, 64, 24, 1),
+    (1, 1, 256, 64, 1), (2, 2, 96, 64, 3), (4, 4, 64, 64, 3),
+)  # fmt: skip
+DENSE_SHAPES = ((1024, 32), (256, 64), (64, 64), (128, 128), (784, 64), (512, 10), (64, 10), (96, 12), (512, 48))
+DEPTHWISE_SHAPES = (
+    (14, 14, 64, 3), (28, 28, 16, 3), (14, 28, 32, 3), (7, 7, 128, 3), (7, 7, 64, 5), (5, 5, 96, 3), (9, 9, 24, 3), (9, 18, 40, 5),
+    (20, 14, 8, 3), (3, 3, 64, 3), (10, 33, 16, 3), (2, 14, 64, 3),
+)  # fmt: skip
+IMAGE_SHAPES = (
+    (14, 14, 64), (28, 28, 16), (7, 7, 160), (5, 5, 24), (2, 2, 104), (28, 28, 3), (10, 10, 40), (8, 8, 256), (1, 1, 10), (1, 1, 1000),
+    (16, 16, 8), (1, 1, 64), (24, 24, 32),
+)  # fmt: skip
+HALO_SHAPES = ((14, 14, 64), (28, 28, 16), (7, 7, 256), (5, 5, 24), (56, 56, 8), (3, 40, 32))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation on one shape; `after`: an activation, and what residual_conv2d has after it, are there."""
+
+    op: str
+    input: TensorType
+    output: Encoding
+    stored: Encoding | None = None
+    channels: int = 0
+    taps: int = 1
+    after: bool = False
+    stride: int = 1
+
+    @property
+    def kind(self) -> str:
+        program = self.program()
+        return kind_of(program, program.instructions[0])
+
+    def program(self) -> Program:
+        """A program of this one instruction; its second input, where it has one, is a tensor that nothing writes."""
+        constants, attrs = self._constants(), self._attrs()
+        types = {"x": self.input, **self._second()}
+        call = OpCall(tuple(types.values()), {role: constant_type(a) for role, a in constants.items()}, attrs)
+        output = TensorType(infer(OPS[self.op], call), self.output, self.input.scale, self.input.zero_point if self.output is I8 else 0)
+        types = {name: replace(kind, shape=output.shape) if name == "other" else kind for name, kind in types.items()}
+        signs = "signs" if self._gives_signs() else ""
+        node = Node(self.op, tuple(types), "out", attrs, constants, ("layer",), signs)
+        every = {**types, "out": output, **({signs: TensorType(output.shape, BITS)} if signs else {})}
+        made = to_program(Graph("case", tuple(types), ("out",), (node,), every).verify())
+        return replace(made, inputs=made.inputs[:1])
+
+    def _gives_signs(self) -> bool:
+        return self.op == "residual_conv2d" and self.output is F32
+
+    def _second(self) -> dict[str, TensorType]:
+        if self.op in ("add", "concat"):
+            return {"y": self.input}
+        if self.op == "multiply":
+            return {"y": TensorType((*self.input.shape[:-1], 1), F32)}
+        if self.op == "residual_conv2d" and self.after:
+            height, width, _ = self.input.hwc
+            return {"other": TensorType((height, width, self.channels), F32)}  # windows are padded: the image keeps its size
+        return {}
+
+    def _constants(self) -> dict[str, np.ndarray]:
+        random = np.random.default_rng(0)
+        if self.stored is None:
+            return self._rows()
+        height, width, depth = self.input.hwc
+        shapes = {"dense": (self.channels, height, width, depth), "depthwise_conv2d": (self.taps, self.taps, depth)}
+        filters = random.integers(-9, 9, shapes.get(self.op, (self.channels, self.taps, self.taps, depth)))
+        dtype = {BITS: np.bool_, I8: np.int8, F32: np.float32}[self.stored]
+        constants = {"filter": (filters < 0 if self.stored is BITS else filters).astype(dtype)}
+        channels = self.channels or depth
+        if self.output is BITS and self.op != "residual_conv2d":
+            return constants | {"threshold": np.zeros(channels, np.int32)}
+        scale = {} if self.stored is F32 else {"scale": np.ones(channels, np.float32)}
+        norm = dict.fromkeys(("mul", "add"), np.ones(channels, np.float32)) if self.op == "residual_conv2d" and self.after else {}
+        return constants | scale | norm | {"bias": np.ones(channels, np.float32)}
+
+    def _rows(self) -> dict[str, np.ndarray]:
+        """Constants per channel of operations without a filter."""
+        depth = self.input.hwc[2]
+        roles = ("slope",) if self.op == "prelu" else ("mul", "add") if self.after and "mul" in OPS[self.op].constants else ()
+        return {role: np.full(depth, 0.25, np.float32) for role in roles}
+
+    def _attrs(self) -> dict[str, int | float]:
+        known: dict[str, int | float] = {**_CONV, "window_h": self.taps, "window_w": self.taps, "value": 0.0, "rank": 1, "relu_after": 0}
+        known |= {"size_0": self.input.elements, "size_1": 1, "size_2": 1}
+        if self.after:
+            known["activation"] = int(Activation.TANH if self.op == "activation" else Activation.RELU)
+            known["limit"] = 6.0
+        if self.op == "depthwise_conv2d":
+            known["groups"] = self.input.hwc[2]
+        known |= {"stride_h": self.stride, "stride_w": self.stride}
+        if self.op in ("conv2d", "residual_conv2d", "depthwise_conv2d", "pad2d", "magnitude_map"):
+            known |= dict.fromkeys(_PADS, self.taps // 2)
+        return {name: known[name] for name in OPS[self.op].attrs}
+
+
+def cases() -> Iterator[Case]:
+    """Every kind of kernel (`edge.targets.costs.kind_of`) on several shapes."""
+    for op in ("conv2d", "residual_conv2d", "dense", "depthwise_conv2d"):
+        for source, stored, output in sorted(OPS[op].signatures, key=str):
+            yield from _filtered(op, source, stored or F32, output)
+    for op, definition in OPS.items():
+        if "filter" not in definition.constants:
+            for source, _, output in sorted(definition.signatures, key=str):
+                yield from _plain(op, source, output)
+
+
+def _filtered(op: str, source: Encoding, stored: Encoding, output: Encoding) -> Iterator[Case]:
+    if op == "dense":
+        for depth, channels in DENSE_SHAPES:
+            yield Case(op, _kind((depth,), source), output, stored, channels)
+    elif op == "depthwise_conv2d":
+        for number, (height, width, depth, taps) in enumerate(DEPTHWISE_SHAPES):
+            stride = 2 if number in (1, 4) else 1
+            yield Case(op, _kind((height, width, depth), source), output, stored, taps=taps, stride=stride)
+    else:
+        shapes = CONV_SHAPES if op == "conv2d" else CONV_SHAPES[1:9:2]
+        for height, width, depth, channels, taps in shapes:
+            yield Case(op, _kind((height, width, depth), source), output, stored, channels, taps, after=op == "residual_conv2d")
+
+
+def _plain(op: str, source: Encoding, output: Encoding) -> Iterator[Case]:
+    windows = ((2, 2), (3, 2), (3, 1)) if op.endswith("pool2d") else ((3, 1), (3, 2)) if op == "magnitude_map" else ((1, 1),)
+    for number, shape in enumerate(IMAGE_SHAPES):
+        taps, stride = windows[number % len(windows)]
+        if op == "concat" and source is BITS and shape[2] % 8:
+            continue  # packed channels are joined on whole bytes
+        if min(shape[:2]) < taps:
+            taps, stride = min(shape[:2]), 1
+        yield Case(op, _kind(shape, source), output, taps=taps, stride=stride, after=number % 3 == 0)
+
+
+def _kind(shape: tuple[int, ...], encoding: Encoding) -> TensorType:
+    return TensorType(shape, encoding, 0.1 if encoding is I8 else 1.0)
