@@ -1,14 +1,15 @@
-"""Lowering the precision of a network on request: what `--bits` means, one function per width.
+"""Lowering the precision of a network on request: what `--bits` and `--activation-bits` mean, one function per width of weights.
 
-| bits | weights                                                        | activations                                          |
+| bits | weights                                                        | activations, by `activation_bits`                    |
 |------|----------------------------------------------------------------|------------------------------------------------------|
-| 32   | as they are                                                    | float32                                              |
-| 8    | int8, one scale per output channel                             | int8 if calibrated (`edge.converters.int8`), else float32 |
-| 1    | alpha * sign(w), alpha = mean of abs(w) per output channel;    | float32, or signs with `activation_bits` 1           |
+| 32   | as they are                                                    | 32: float32                                          |
+| 8    | int8, one scale per output channel                             | 32; 8: int8, calibrated (`edge.converters.int8`)     |
+| 1    | alpha * sign(w), alpha = mean of abs(w) per output channel;    | 32; 8; 1: signs                                      |
 |      | first and last layer as with 8                                 |                                                      |
 
-What a network was trained with is never lowered further: layers with signs stay as they are at every width, and in a network that has
-such layers `bits` 1 leaves the others as they are too. To add a width, write its function and put it into `WIDTHS`.
+What a network was trained with is never lowered further: layers with signs keep their weights at every width, and in a network that has
+such layers `bits` 1 leaves the others as they are too, unless int8 activations make them integer, as with 8. To add a width, write its
+function and put it into `WIDTHS`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ FIRST_LAYER_SHARE = 0.1  # of all weights; a first layer that holds more is not 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked: bits of weights and of activations, and the statistics of the float network's tensors (empty: not calibrated)."""
+    """What was asked: bits of weights and of activations, and the statistics of the tensors of `measured` (empty: not calibrated)."""
 
     bits: int
     activation_bits: int = 32
@@ -45,8 +46,24 @@ class Request:
     def __post_init__(self) -> None:
         if self.bits not in WIDTHS:
             raise InputError(f"bits should be one of {', '.join(map(str, WIDTHS))}, got {self.bits!r}")
-        if self.activation_bits not in (1, 32) or (self.activation_bits == 1 and self.bits != 1):
-            raise InputError(f"activation bits should be 32, or 1 together with bits 1, got {self.activation_bits} with bits {self.bits}")
+        allowed = [width for width in WIDTHS if width >= self.bits]
+        if self.activation_bits not in allowed:
+            known = " or ".join(map(str, allowed))
+            raise InputError(f"activation bits should be {known} with bits {self.bits}, got {self.activation_bits!r}")
+
+
+def requested(bits: int, activation_bits: int | None, *, calibrated: bool) -> Request:
+    """The request for these bits; without `activation_bits`, 8 of them where pictures to calibrate on come with weights of 1 or 8 bits."""
+    default = 8 if calibrated and bits != 32 else 32
+    request = Request(bits, default if activation_bits is None else activation_bits)
+    if request.activation_bits == 8 and not calibrated:
+        raise InputError("activation bits 8 need pictures to measure ranges on, got none; give --calibrate a file or folder with pictures")
+    return request
+
+
+def measured(graph: Graph, request: Request) -> Graph:
+    """The network, of `graph`'s tensors, whose statistics `choose_bits` wants: one with weights of 1 bit has ranges of its own."""
+    return _one_bit_weights(graph, request) if request.bits == 1 and request.activation_bits == 8 else graph
 
 
 def choose_bits(graph: Graph, request: Request) -> Graph:
@@ -76,7 +93,7 @@ def _as_it_is(graph: Graph, request: Request) -> Graph:
 
 
 def _eight_bits(graph: Graph, request: Request) -> Graph:
-    if request.statistics:
+    if request.activation_bits == 8:
         return quantize_int8(graph, request.statistics)
     return _each(graph, {node.output: to_int8(node) for node in _weighted(graph) if stored(node) is F32})
 
@@ -93,17 +110,29 @@ def _weighted(graph: Graph) -> list[Node]:
 
 
 def _one_bit(graph: Graph, request: Request) -> Graph:
+    graph = _one_bit_weights(graph, request)
+    return quantize_int8(graph, request.statistics) if request.activation_bits == 8 else graph
+
+
+def _one_bit_weights(graph: Graph, request: Request) -> Graph:
+    """`graph` with weights of 1 bit, and with `activation_bits` 1 its activations too."""
     if is_binarized(graph):
-        return edit(graph, note=_as_trained(graph))
+        return graph if request.activation_bits == 8 else edit(graph, note=_as_trained(graph))
     kept, notes = _kept_at_8(graph)
     for node in _weighted(graph):
         if node.output in kept:
-            graph = _each(graph, {node.output: to_int8(node)} if stored(node) is F32 else {})
+            graph = _stays_at_8(graph, node)
         elif request.activation_bits == 1:
             graph = _binarize_both(graph, node, request.statistics)
+        elif request.activation_bits == 8 and node.op == "depthwise_conv2d":
+            graph = _stays_at_8(graph, node, "its filter stays at 8 bits, as its input has 8; --activation-bits 32 packs it")
         else:
             graph = _each(graph, {node.output: _binarized(node)})
     return edit(graph, note=notes)
+
+
+def _stays_at_8(graph: Graph, node: Node, why: str = "") -> Graph:
+    return _each(graph, {node.output: to_int8(node)} if stored(node) is F32 else {}, dict.fromkeys(node.layers if why else (), why))
 
 
 def _notes(nodes: list[Node], text: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edge.answers import kind_of
-from edge.converters.bits import Request, choose_bits
+from edge.converters.bits import Request, choose_bits, measured, requested
 from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
 from edge.converters.keras_model import KerasModel
@@ -50,7 +50,7 @@ def convert(
     destination: str | os.PathLike[str] | None = None,
     *,
     bits: int = 1,
-    activation_bits: int = 32,
+    activation_bits: int | None = None,
     formats: Sequence[str] | str = FORMATS,
     calibrate: Source | None = None,
     data: Source | None = None,
@@ -66,7 +66,8 @@ def convert(
     source            a `.h5` or `.keras` file
     destination       where to write: a folder, or a path whose suffix is replaced by each format's; by default beside the source
     bits              1, 8 or 32, of weights (`edge.converters.bits`); layers trained binary are packed at every width
-    activation_bits   32, or 1 to binarize activations as well (with `bits` 1)
+    activation_bits   of what goes between layers, as many as `bits` or more: 32; 8, whose ranges need `calibrate`; 1 to binarize it as
+                      well; by default 8 where `calibrate` is given with `bits` 1 or 8, else 32
     formats           of "edge" and "tflite", one or several
     calibrate, data   example pictures (a file, a folder, several, or an array: uint8 pictures, or floats as the network sees them):
                       for the ranges of 8-bit activations, and to measure agreement with the source (`calibrate` serves if alone)
@@ -80,7 +81,7 @@ def convert(
     Nothing is written unless everything succeeds; where a package for TFLite is missing, the `.edge` is written and the report's messages
     say what to install. Raises `EdgeError` (`ModelError`, `InputError`, `MissingPackage`).
     """
-    request = Request(bits, activation_bits)
+    request = requested(bits, activation_bits, calibrated=calibrate is not None)
     require_path(source, "model")
     paths = targets(Path(source), destination, (formats,) if isinstance(formats, str) else formats)
     check_replaceable(paths, force=force)
@@ -143,8 +144,9 @@ def _lowered(graph: Graph, request: Request, calibration: Samples | None, tell: 
     with np.errstate(all="ignore"):
         tell("simplifying", 0, 1)
         simple = run_passes(graph)
-        if calibration is not None and (request.bits == 8 or request.activation_bits == 1):
-            request = replace(request, statistics=_statistics(simple, calibration, tell, deviations=request.activation_bits == 1))
+        if calibration is not None and request.activation_bits != 32:
+            deviations = request.activation_bits == 1
+            request = replace(request, statistics=_statistics(measured(simple, request), calibration, tell, deviations=deviations))
         tell("choosing bits", 0, 1)
         return choose_bits(simple, request)
 
@@ -304,7 +306,8 @@ def _report(setup: _Setup, request: Request, graph: Graph, program: Program, agr
     rows = tuple(FileRow(str(path), path.suffix[1:], len(content)) for path, content in files.items())
     layers = layer_rows(setup.model, graph, program)
     signs = request.bits == 1 and any(row.bits_after == 1 for row in layers)
-    messages = [*advice(agreement, packed_weights=signs, packed_activations=packed), *_why_larger(graph, rows), f"input: {described}"]
+    advised = advice(agreement, packed_weights=signs, packed_activations=packed, activation_bits=request.activation_bits)
+    messages = [*advised, *_why_larger(graph, rows), f"input: {described}"]
     return Report(
         source=setup.model.source,
         bits=request.bits,

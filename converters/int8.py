@@ -1,7 +1,9 @@
-"""Full integer quantization: int8 activations by the ranges seen on example pictures, int8 weights per output channel.
+"""Full integer quantization: int8 activations by the ranges seen on example pictures; int8 weights per output channel, or signs.
 
     x = scale * (q - zero_point)     activations, one scale and zero point per tensor; 0 is exact, so padding is
-    w[o] = scale[o] * q              weights, abs(q) <= 127
+    w[o] = scale[o] * q              weights, abs(q) <= 127, or the +-1 of packed filters, which stay packed
+
+The scales of input and weights are one multiplier per output channel, applied to the sum of products as it is rounded to int8.
 
 Integer are the layers with filters, and between them sums, pools, concatenations, scalings and ReLU; whatever else there is (softmax,
 sigmoid, packed layers) reads and gives float32, through `dequantize` and `quantize`. Pools, reshapes, padding and concatenations keep the
@@ -20,7 +22,7 @@ from edge.converters.calibration import Statistics
 from edge.converters.passes_exact import byte_factor, over_filter, per_channel
 from edge.converters.rewriting import WEIGHT_OPS, edit, encoding, fresh, new_node, stored
 from edge.graph import Array, Graph, Node
-from edge.ops import FUSED_ACTIVATIONS, NO_ACTIVATION, Activation
+from edge.ops import FUSED_ACTIVATIONS, NO_ACTIVATION, OPS, Activation
 from edge.tensors import Encoding, TensorType
 
 F32, I8, U8, BITS = Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8, Encoding.BITS
@@ -37,7 +39,7 @@ def to_int8(node: Node) -> Node:
 
 
 def quantize_int8(graph: Graph, statistics: Mapping[str, Statistics]) -> Graph:
-    """The integer form of a float network; `statistics` has the range of every float32 tensor."""
+    """The integer form of a network; float filters become int8. `statistics` has the range of every float32 tensor."""
     plan = _plan(graph)
     work = _Work(graph, plan, _quantizations(graph, plan, statistics))
     for node in graph.nodes:
@@ -83,8 +85,8 @@ def _passes_signs(node: Node) -> bool:
 
 
 def _is_integer_layer(graph: Graph, node: Node) -> bool:
-    """Layers with filters of float32 or int8 on float32 tensors, unless these are unpacked signs, which 8 bits would only blur."""
-    if node.op not in WEIGHT_OPS or stored(node) is BITS:
+    """Layers with filters on float32 tensors, unless these are unpacked signs, which 8 bits would only blur."""
+    if node.op not in WEIGHT_OPS or (I8, BITS if stored(node) is BITS else I8, I8) not in OPS[node.op].signatures:
         return False
     source = graph.producer(node.inputs[0])
     floats = encoding(graph, node.inputs[0]) is F32 and encoding(graph, node.output) is F32

@@ -161,7 +161,7 @@ def _kernel(node: Node, graph: Graph) -> str:
     return f"{node.op} {source}{filters} -> {output}{' + bits' if node.signs else ''}"
 
 
-def advice(agreement: Agreement | None, *, packed_weights: bool, packed_activations: bool) -> tuple[str, ...]:
+def advice(agreement: Agreement | None, *, packed_weights: bool, packed_activations: bool, activation_bits: int = 32) -> tuple[str, ...]:
     """The sentences that say what was got, and the ways on where that is not enough."""
     messages = ["accuracy unknown: give --data" if agreement is None else agreement.text()]
     if agreement is not None and agreement.share is not None and agreement.share < WARN_BELOW:
@@ -170,5 +170,7 @@ def advice(agreement: Agreement | None, *, packed_weights: bool, packed_activati
             "or training the network binary from the start (edge.training)"
         )
     if packed_weights and not packed_activations:
-        messages.append("smaller, not faster: weights are 1 bit but activations are float32; train activations binary to make it faster")
+        gain = "smaller, not faster" if activation_bits == 32 else "smaller than with --bits 8, not faster"
+        kind = "float32" if activation_bits == 32 else "int8"
+        messages.append(f"{gain}: weights are 1 bit but activations are {kind}; train activations binary to make it faster")
     return tuple(messages)

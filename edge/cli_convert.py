@@ -22,7 +22,8 @@ EPILOG = """
 Examples:
   edge convert model.h5                         1 bit: writes model.edge and model.tflite beside it
   edge convert model.keras -o out/ --format edge
-  edge convert model.h5 --bits 8 --calibrate photos/
+  edge convert model.h5 --bits 8 --calibrate photos/   8-bit weights and activations
+  edge convert model.h5 --bits 1 --calibrate photos/   1-bit weights, 8-bit activations
   edge convert model.h5 --data test.npz         measures how far the result agrees with the source
   edge convert model.h5 --preset torch --labels classes.txt
 
@@ -35,7 +36,8 @@ Layers that were trained binary are packed as trained, whatever --bits says.
 @click.command(epilog=EPILOG)
 @click.argument("model", type=PATH, metavar="MODEL")
 @click.option("--bits", type=click.Choice(("1", "8", "32")), default="1", show_default=True, help="Bits of the weights.")
-@click.option("--activation-bits", type=click.Choice(("1", "32")), default="32", show_default=True, help="Bits between layers.")
+@click.option("--activation-bits", type=click.Choice(("1", "8", "32")), show_default="8 with --calibrate and --bits 1 or 8, else 32",
+              help="Bits between layers.")  # fmt: skip
 @click.option("-o", "--output", type=PATH, metavar="PATH", help="A folder, or a name; by default beside MODEL.")
 @click.option("--format", "formats", type=click.Choice(tuple(FORMATS)), default="both", show_default=True, help="Which files to write.")
 @click.option("--calibrate", type=PATH, metavar="FILE|FOLDER", help="Pictures to measure ranges on, for 8-bit activations.")
@@ -76,7 +78,7 @@ def _convert(model: str, changed: dict[str, Any], options: dict[str, Any]) -> Re
             model,
             options["output"],
             bits=int(options["bits"]),
-            activation_bits=int(options["activation_bits"]),
+            activation_bits=int(options["activation_bits"]) if options["activation_bits"] else None,
             formats=FORMATS[options["formats"]],
             calibrate=options["calibrate"],
             data=options["data"],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +13,19 @@ from hypothesis import strategies as st
 from keras_models import Layer, conv, dense, kernel, model_of, norm
 
 from edge.converters import calibration
-from edge.converters.bits import Request, choose_bits, is_binarized, real_weights
+from edge.converters.bits import Request, choose_bits, is_binarized, measured, real_weights, requested
 from edge.converters.calibration import Statistics, measure
 from edge.converters.int8 import to_int8
 from edge.converters.keras_model import Call
 from edge.converters.layers import read_graph
 from edge.converters.passes import run_passes
+from edge.converters.passes_epilogue import ENGINE_PASSES
+from edge.engine import Engine
 from edge.errors import InputError
-from edge.graph import Array, Graph, Node
+from edge.graph import Array, Graph, Node, constant_type
+from edge.kernels.arithmetic import dequantize
 from edge.kernels.reference import run_graph
+from edge.lower import to_program
 from edge.tensors import Encoding
 
 RELU = ("ReLU", {}, {})
@@ -119,7 +125,7 @@ def test_8_bits_with_calibration_are_integer_between_input_and_the_last_layer(dt
     rescale = [("Rescaling", {"scale": 1 / 64}, {})] if dtype == "uint8" else []
     graph = simple(*rescale, *network(softmax=False), dtype=dtype)
     pictures = examples(dtype=dtype)
-    after = choose_bits(graph, Request(8, statistics=measure(graph, pictures)))
+    after = choose_bits(graph, Request(8, 8, measure(graph, pictures)))
     signatures = [(node.op, after.types[node.inputs[0]].encoding, after.types[node.output].encoding) for node in weighted(after)]
     first = Encoding.UINT8 if dtype == "uint8" else Encoding.INT8
     int8 = Encoding.INT8
@@ -147,7 +153,7 @@ def test_joins_and_scalings_stay_integer() -> None:
     )
     graph = run_passes(read_graph(model_of(calls=calls, outputs=("pool", "sum"), output_names=("pool", "sum"), shape=(8, 8, 3))))
     pictures = examples()
-    after = choose_bits(graph, Request(8, statistics=measure(graph, pictures)))
+    after = choose_bits(graph, Request(8, 8, measure(graph, pictures)))
     assert [node.op for node in after.nodes] == [
         "quantize", "conv2d", "conv2d", "add", "depthwise_conv2d", "concat", "average_pool2d", "dequantize", "dequantize",
     ]  # fmt: skip
@@ -259,6 +265,78 @@ def test_the_constant_part_of_an_input_joins_the_bias() -> None:
     np.testing.assert_allclose(got, np.broadcast_to(expected, got.shape), rtol=1e-5, atol=1e-5)
 
 
+# -- 1 bit with int8 activations -----------------------------------------------------------------------------------------------
+
+
+def lowered(graph: Graph, pictures: list[Array], bits: int, activation_bits: int = 8) -> Graph:
+    """`graph` with the statistics that its request wants, as the engine runs it."""
+    request = Request(bits, activation_bits)
+    statistics = measure(measured(graph, request), pictures)
+    return run_passes(choose_bits(graph, replace(request, statistics=statistics)), ENGINE_PASSES)
+
+
+def signatures(graph: Graph) -> dict[str, tuple[Encoding, Encoding, Encoding]]:
+    """Encodings of the input, the filter and the output of each layer with a filter."""
+    types = graph.types
+    return {_named(n): (types[n.inputs[0]].encoding, constant_type(n.constants["filter"]).encoding, types[n.output].encoding)
+            for n in weighted(graph)}  # fmt: skip
+
+
+def test_1_bit_weights_read_and_give_int8() -> None:
+    graph = simple(*network(softmax=False))
+    after = lowered(graph, examples(), 1)
+    int8, bits, float32 = Encoding.INT8, Encoding.BITS, Encoding.FLOAT32
+    assert signatures(after) == {
+        "first": (int8, int8, int8), "second": (int8, bits, int8), "third": (int8, int8, int8),
+        "fourth": (int8, bits, int8), "fifth": (int8, bits, float32), "last": (int8, int8, float32),
+    }  # fmt: skip
+    assert "as its input has 8; --activation-bits 32 packs it" in after.notes["third"] and "second" not in after.notes
+    assert "first layer stays at 8 bits" in after.notes["first"]
+
+
+def test_a_large_first_layer_of_1_bit_reads_the_bytes_of_a_picture() -> None:
+    layers = (conv(rng(1), (3, 3), 3, 64, name="first"), RELU, conv(rng(2), (1, 1), 64, 8, name="second"), RELU, FLATTEN)
+    graph = simple(*layers, dense(rng(3), 288, 2, name="last"), dtype="uint8")
+    pictures = examples(dtype="uint8")
+    after = lowered(graph, pictures, 1)
+    assert signatures(after)["first"] == (Encoding.UINT8, Encoding.BITS, Encoding.INT8)
+    assert relative_error(lowered(graph, pictures, 1, 32), after, pictures) < 0.1
+
+
+def test_alpha_is_part_of_the_multiplier_and_ranges_are_those_of_the_1_bit_network() -> None:
+    graph, pictures = simple(*network()), examples()
+    request = Request(1, 8)
+    weights = measured(graph, request)
+    statistics = measure(weights, pictures)
+    after = choose_bits(graph, replace(request, statistics=statistics))
+    node, before = (next(n for n in weighted(g) if _named(n) == "second") for g in (after, weights))
+    source, output = after.types[node.inputs[0]], after.types[node.output]
+    np.testing.assert_allclose(node.constants["scale"], before.constants["scale"] * np.float32(source.scale), rtol=1e-6)
+    np.testing.assert_array_equal(node.constants["filter"], before.constants["filter"])
+    found = statistics[before.output]
+    assert output.scale == pytest.approx((max(found.high, 0) - min(found.low, 0)) / 255, rel=1e-6)
+    assert found != measure(graph, pictures)[before.output]
+
+
+def test_int8_activations_move_a_1_bit_network_little() -> None:
+    graph, pictures = simple(*network(softmax=False)), examples()
+    assert relative_error(measured(graph, Request(1, 8)), lowered(graph, pictures, 1), pictures) < 0.1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_the_engine_gives_what_the_reference_gives_at_1_and_8_bits(dtype: str) -> None:
+    rescale = [("Rescaling", {"scale": 1 / 64}, {})] if dtype == "uint8" else []
+    pictures = examples(dtype=dtype)
+    graph = lowered(simple(*rescale, *network(softmax=False), dtype=dtype), pictures, 1)
+    engine = Engine(to_program(graph))
+    for x in pictures:
+        values = run_graph(graph, {graph.inputs[0]: x})
+        for node, step in zip(graph.nodes, engine.trace(x), strict=True):
+            kind = graph.types[node.output]
+            tolerance = 0 if kind.encoding is Encoding.INT8 else 1e-5
+            np.testing.assert_allclose(step.output, dequantize(values[node.output], kind), rtol=tolerance, atol=tolerance)
+
+
 # -- networks trained with signs -----------------------------------------------------------------------------------------------
 
 
@@ -282,13 +360,35 @@ def test_1_bit_leaves_a_binarized_network_as_trained() -> None:
     assert "second" not in after.notes
 
 
+def test_int8_activations_of_a_binarized_network_are_those_of_8_bits() -> None:
+    """Its float layers become integer, since int8 activations have integer filters."""
+    graph, pictures = simple(*binary_network()), examples()
+    at_1, at_8 = (lowered(graph, pictures, bits) for bits in (1, 8))
+    assert at_1.text() == at_8.text()
+    assert signatures(at_1)["first"] == (Encoding.INT8, Encoding.INT8, Encoding.BITS)
+    assert not any("--bits 8" in note for note in at_1.notes.values())
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def test_weights_trained_as_signs_on_float_activations_keep_them_on_int8(bits: int) -> None:
+    quantizer: Any = {"kernel_quantizer": "magnitude_aware_sign"}
+    weights = [("QuantConv2D", {**conv(rng(1), (3, 3), 3, 8)[1], **quantizer, "name": name}, conv(rng(n), (3, 3), n, 8)[2])
+               for name, n in (("first", 3), ("second", 8))]  # fmt: skip
+    graph = simple(weights[0], RELU, weights[1], RELU, FLATTEN, dense(rng(5), 128, 4, name="last"))
+    pictures = examples()
+    after = lowered(graph, pictures, bits)
+    packed = (Encoding.INT8, Encoding.BITS, Encoding.INT8)
+    assert signatures(after) == {"first": packed, "second": packed, "last": (Encoding.INT8, Encoding.INT8, Encoding.FLOAT32)}
+    assert relative_error(graph, after, pictures) < 0.1
+
+
 def test_8_bits_before_a_pool_and_a_sign_are_sums_with_thresholds() -> None:
     """Not int8 values, whose steps would move signs: the sign of the pooled sums, packed before the pool."""
     hidden = conv(rng(3), (3, 3), 8, 8, sign=True, name="hidden")
     calls = (conv(rng(1), (3, 3), 3, 8, name="first"), ("MaxPooling2D", {"name": "pool"}, {}), norm(rng(2), 8), hidden)
     graph = simple(*calls, ("Flatten", {}, {}), dense(rng(4), 8, 5, name="last"))
     pictures = examples()
-    after = choose_bits(graph, Request(8, statistics=measure(graph, pictures)))
+    after = choose_bits(graph, Request(8, 8, measure(graph, pictures)))
     assert [node.op for node in after.nodes][:4] == ["quantize", "conv2d", "max_pool2d", "conv2d"]
     assert after.types[after.nodes[1].output].encoding is Encoding.BITS
     assert filters(after) == {"first": Encoding.INT8, "hidden": Encoding.BITS, "last": Encoding.INT8}
@@ -303,7 +403,7 @@ def test_relu_that_cannot_be_fused_stays_integer() -> None:
     )
     graph = run_passes(read_graph(model_of(calls=calls, outputs=("sum",), output_names=("sum",), shape=(8, 8, 3))))
     pictures = examples()
-    after = choose_bits(graph, Request(8, statistics=measure(graph, pictures)))
+    after = choose_bits(graph, Request(8, 8, measure(graph, pictures)))
     assert [node.op for node in after.nodes] == ["quantize", "conv2d", "depthwise_conv2d", "conv2d", "add", "dequantize"]
     assert relative_error(graph, after, pictures) < 0.1
 
@@ -311,7 +411,7 @@ def test_relu_that_cannot_be_fused_stays_integer() -> None:
 def test_8_bits_lower_only_the_float_layers_of_a_binarized_network() -> None:
     graph = simple(*binary_network())
     pictures = examples()
-    after = choose_bits(graph, Request(8, statistics=measure(graph, pictures)))
+    after = choose_bits(graph, Request(8, 8, measure(graph, pictures)))
     assert filters(after) == {"first": Encoding.INT8, "second": Encoding.BITS, "last": Encoding.INT8}
     first = next(node for node in weighted(after) if "first" in node.layers)
     assert "threshold" in first.constants  # an int8 layer before a sign has thresholds too
@@ -323,8 +423,26 @@ def test_8_bits_lower_only_the_float_layers_of_a_binarized_network() -> None:
 
 @pytest.mark.parametrize(
     ("bits", "activation_bits", "says"),
-    [(3, 32, "one of 1, 8, 32, got 3"), (8, 1, "together with bits 1, got 1 with bits 8"), (1, 8, "32, or 1 together with bits 1")],
+    [
+        (3, 32, "bits should be one of 1, 8, 32, got 3"),
+        (8, 1, "should be 8 or 32 with bits 8, got 1$"),
+        (32, 8, "should be 32 with bits 32, got 8$"),
+        (1, 16, "should be 1 or 8 or 32 with bits 1, got 16$"),
+        (1, "8", "with bits 1, got '8'$"),
+    ],
 )
-def test_other_widths_are_refused(bits: int, activation_bits: int, says: str) -> None:
+def test_other_widths_are_refused(bits: int, activation_bits: Any, says: str) -> None:
     with pytest.raises(InputError, match=says):
         Request(bits, activation_bits)
+
+
+@pytest.mark.parametrize(("bits", "calibrated", "expected"), [(1, True, 8), (8, True, 8), (32, True, 32), (1, False, 32), (8, False, 32)])
+def test_activations_are_lowered_by_default_where_they_can_be_measured(bits: int, calibrated: bool, expected: int) -> None:
+    assert requested(bits, None, calibrated=calibrated) == Request(bits, expected)
+    assert requested(bits, 32, calibrated=calibrated) == Request(bits, 32)
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def test_8_bit_activations_need_pictures(bits: int) -> None:
+    with pytest.raises(InputError, match="need pictures to measure ranges on, got none; give --calibrate"):
+        requested(bits, 8, calibrated=False)

@@ -130,7 +130,44 @@ def test_the_bits_are_those_asked_for(folder: Path, model: Path) -> None:
         assert text in row
     row = next(line for line in invoke(model, "--activation-bits", "1").stdout.splitlines() if line.startswith("middle "))
     assert "bits x bits" in row
-    assert invoke(model, "--bits", "8", "--activation-bits", "1").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--bits", "8", "--activation-bits", "1"), "activation bits should be 8 or 32 with bits 8, got 1"),
+        (("--bits", "32", "--activation-bits", "8", "--calibrate", "pictures"), "activation bits should be 32 with bits 32, got 8"),
+        (("--activation-bits", "8"), "need pictures to measure ranges on, got none; give --calibrate a file or folder with pictures"),
+        (("--bits", "8", "--activation-bits", "8", "--data", "test.npz"), "need pictures to measure ranges on, got none"),
+    ],
+)
+def test_bits_that_do_not_go_together_are_refused(folder: Path, model: Path, options: tuple[str, ...], says: str) -> None:
+    pictures(folder)
+    result = invoke(model, *options)
+    assert result.exit_code == 1 and says in result.stderr and result.stderr.count("\n") == 1
+    assert not {"model.edge", "model.tflite"} & names(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "middle", "activation_bits"),
+    [
+        (("--bits", "1"), "conv2d int8 x bits -> int8", 8),
+        (("--bits", "1", "--activation-bits", "8"), "conv2d int8 x bits -> int8", 8),
+        (("--bits", "1", "--activation-bits", "32"), "conv2d float32 x bits -> float32", 32),
+        (("--bits", "8"), "conv2d int8 x int8 -> int8", 8),
+        (("--bits", "8", "--activation-bits", "32"), "conv2d float32 x int8 -> float32", 32),
+        (("--bits", "32"), "conv2d float32 x int8 -> float32", 32),  # the weights are on a grid of 8 bits
+    ],
+)
+def test_calibrated_activations_have_8_bits_unless_asked_otherwise(
+    folder: Path, model: Path, options: tuple[str, ...], middle: str, activation_bits: int
+) -> None:
+    pictures(folder)
+    result = invoke(model, *options, "--calibrate", "pictures")
+    assert result.exit_code == 0 and middle in next(line for line in result.stdout.splitlines() if line.startswith("middle "))
+    assert stored("model.edge")["activation_bits"] == activation_bits
+    assert "top-1 agreement with the source on 3 pictures: 100.00 %" in result.stdout.splitlines()
+    assert ("smaller than with --bits 8, not faster" in result.stdout) == ("int8 x bits" in middle)
 
 
 def test_what_pictures_become_is_stored(folder: Path, model: Path) -> None:
