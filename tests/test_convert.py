@@ -24,6 +24,7 @@ from edge.errors import EdgeError, InputError, MissingPackage, ModelError
 from edge.format import MAGIC, read
 from edge.preprocess import preset
 from edge.tflite_check import description_of
+from edge.tflite_runner import load_tflite
 from edge.verifier import verify
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -147,6 +148,17 @@ def test_calibrated_8_bits_stay_close(tmp_path: Path) -> None:
     assert rows(report)["stem/conv"] == (32, 8)
     program = read(tmp_path / "keras2_functional.edge")
     assert "int8" in {tensor.type.encoding.name.lower() for tensor in program.tensors}
+
+
+def test_1_bit_weights_with_int8_activations_give_nearly_the_same_scores_in_both_files(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed, no .tflite can be run")
+    report = edge.convert(FLOAT, tmp_path, bits=1, calibrate=examples())
+    assert report.activation_bits == 8 and any("conv2d int8 x bits -> int8" in row.kernel for row in report.layers)
+    ours = edge.load(tmp_path / "keras2_functional.edge").run(examples())
+    theirs = load_tflite(tmp_path / "keras2_functional.tflite").run(examples())
+    assert np.abs(ours[0] - theirs[0]).max() < 0.05
+    uncalibrated = edge.convert(FLOAT, tmp_path / "float", bits=1, activation_bits=32, calibrate=examples())
+    assert uncalibrated.activation_bits == 32 and not any("-> int8" in row.kernel for row in uncalibrated.layers)
 
 
 def test_classes_of_the_data_give_accuracies(tmp_path: Path) -> None:
