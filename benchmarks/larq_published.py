@@ -318,7 +318,8 @@ Larq Compute Engine's own figures, one thread (README of github.com/larq/compute
 Made by `python benchmarks/larq_published.py`; all times of these boards are predicted or published, none was measured here.
 
 {table(found)}
-The one constant of the framework is {FRAMEWORK}, by which the cycles of all loops are multiplied. Throughput of the cores:
+The one constant of the framework is {FRAMEWORK}, by which the cycles of all loops are multiplied; it was chosen once, so that errors of
+both signs are about equally large. Throughput of the cores:
 
 {cores}
 """

@@ -1,13 +1,21 @@
-/* Runs one kernel of edge some times: harness DATA ARENA_BYTES SCRATCH_BYTES REPEATS
+/* Runs kernels of edge, each once, with a mark before and after: harness DATA
  *
- * DATA holds int64 count, that many int64 arguments, then the constants. The kernel is linked in as `edge_kernel`. */
+ * DATA holds jobs, one after the other: five int64 (index of the kernel in `edge_kernels`, count of arguments, bytes of the arena, of
+ * scratch, of constants), the int64 arguments, the constants. `edge_kernels` is linked in. */
+#define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "mark.h"
 
 enum { SPARE_BYTES = 4096, ALIGNMENT = 64 };
 
-extern void edge_kernel(const int64_t *args, uint8_t *arena, const uint8_t *constants, uint8_t *scratch, int64_t part, int64_t parts);
+typedef void kernel(const int64_t *args, uint8_t *arena, const uint8_t *constants, uint8_t *scratch, int64_t part, int64_t parts);
+extern kernel *const edge_kernels[];
+struct job { int64_t kernel, args, arena_bytes, scratch_bytes, constants_bytes; };
 
 static void *zeroed(size_t bytes) {
     size_t rounded = (bytes + SPARE_BYTES + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -16,19 +24,24 @@ static void *zeroed(size_t bytes) {
     return memory;
 }
 
+static int run(FILE *data, const struct job *job, long number) {
+    int64_t *args = zeroed(job->args * sizeof *args);
+    uint8_t *constants = zeroed(job->constants_bytes), *arena = zeroed(job->arena_bytes), *scratch = zeroed(job->scratch_bytes);
+    if (!args || !constants || !arena || !scratch) return 0;
+    if (fread(args, sizeof *args, job->args, data) != (size_t)job->args) return 0;
+    if (fread(constants, 1, job->constants_bytes, data) != (size_t)job->constants_bytes) return 0;
+    syscall(SYS_getppid, MARK, 0);
+    edge_kernels[job->kernel](args, arena, constants, scratch, 0, 1);
+    syscall(SYS_getppid, MARK, number);
+    free(args), free(constants), free(arena), free(scratch);
+    return 1;
+}
+
 int main(int argc, char **argv) {
-    if (argc != 5) return 2;
-    FILE *data = fopen(argv[1], "rb");
-    int64_t count = 0;
-    if (!data || fread(&count, sizeof count, 1, data) != 1) return 3;
-    int64_t *args = zeroed(count * sizeof *args);
-    if (fread(args, sizeof *args, count, data) != (size_t)count) return 4;
-    long start = ftell(data);
-    fseek(data, 0, SEEK_END);
-    size_t bytes = ftell(data) - start;
-    fseek(data, start, SEEK_SET);
-    uint8_t *constants = zeroed(bytes), *arena = zeroed(strtoull(argv[2], 0, 10)), *scratch = zeroed(strtoull(argv[3], 0, 10));
-    if (fread(constants, 1, bytes, data) != bytes) return 5;
-    for (long i = strtol(argv[4], 0, 10); i > 0; i--) edge_kernel(args, arena, constants, scratch, 0, 1);
+    FILE *data = argc == 2 ? fopen(argv[1], "rb") : 0;
+    struct job job;
+    if (!data) return 2;
+    for (long number = 1; fread(&job, sizeof job, 1, data) == 1; number++)
+        if (!run(data, &job, number)) return 3;
     return 0;
 }
