@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge.converters.convert import convert
     from edge.converters.report import Report
-    from edge.engine import Engine, Footprint, Step, load
+    from edge.engine import Engine, Step, load
+    from edge.footprint import Footprint
     from edge.errors import EdgeError
     from edge.tensors import TensorInfo
 
@@ -25,7 +26,7 @@ __all__ = ["EdgeError", "Engine", "Footprint", "Report", "Step", "TensorInfo", "
 _WHERE = {
     "EdgeError": "edge.errors",
     "Engine": "edge.engine",
-    "Footprint": "edge.engine",
+    "Footprint": "edge.footprint",
     "Step": "edge.engine",
     "TensorInfo": "edge.tensors",
     "load": "edge.engine",

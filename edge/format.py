@@ -198,9 +198,13 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Program:
     try:
         with open(require_file(path, "model"), "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            _parsed(file.read(HEADER_BYTES), size, name, _header)
-            content = _mapped(file, size) if mmap else None
-            return _program(_copied(file, size, name) if content is None else content, name)
+            head = file.read(HEADER_BYTES)
+            header = _parsed(name, lambda: _header(head, size))
+            mapped = _mapped(file, size) if mmap else None
+            if mapped is not None:
+                return _mapped_program(mapped, name)
+            head += file.read(header.blob_start - len(head))
+            return _program(head, _copied(file, header, name), header, name)
     except OSError as err:
         raise EdgeError(f"cannot read {name}: {err.strerror or err}; check the file") from err
     except MemoryError as err:
@@ -209,20 +213,24 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Program:
 
 def from_bytes(data: Bytes, name: str = "the model") -> Program:
     """The program of a file's bytes; `name` is for messages. Raises `FormatError`."""
-    content = aligned(len(data))
-    content[:] = np.frombuffer(data, np.uint8)
-    return _program(content, name)
+    header = _parsed(name, lambda: _header(data, len(data)))
+    blob = aligned(header.blob_bytes)
+    blob[:] = np.frombuffer(data, np.uint8, header.blob_bytes, header.blob_start)
+    return _program(memoryview(data)[: header.blob_start], blob, header, name)
 
 
-def _copied(file: BufferedReader, size: int, name: str) -> np.ndarray:
-    content = aligned(size)
-    file.seek(0)
+def _copied(file: BufferedReader, header: _Header, name: str) -> np.ndarray:
+    """The constants, which are the rest of the file; what stands before them is not kept."""
+    blob = aligned(header.blob_bytes)
     got = 0
-    while got < size and (more := file.readinto(content.data[got:])):
+    while got < len(blob) and (more := file.readinto(blob.data[got:])):
         got += more
-    if got < size:
-        raise FormatError(f"cannot read {name}: expected {size} bytes, got {got}; it changes while it is read, so wait and try again")
-    return content
+    if got < len(blob):
+        found = header.blob_start + got
+        raise FormatError(
+            f"cannot read {name}: expected {header.file_bytes} bytes, got {found}; it changes while it is read, so wait and try again"
+        )
+    return blob
 
 
 def _mapped(file: BufferedReader, size: int) -> np.ndarray | None:
@@ -232,16 +240,22 @@ def _mapped(file: BufferedReader, size: int) -> np.ndarray | None:
     return np.frombuffer(mapping.mmap(file.fileno(), size, access=mapping.ACCESS_READ), np.uint8)
 
 
-def _parsed(content: Bytes, size: int, name: str, parse: Callable[[Bytes, int], _Record]) -> _Record:
+def _mapped_program(content: np.ndarray, name: str) -> Program:
+    header = _parsed(name, lambda: _header(content.data, len(content)))
+    return _program(content.data[: header.blob_start], content[header.blob_start :], header, name)
+
+
+def _parsed(name: str, parse: Callable[[], _Record]) -> _Record:
     try:
-        return parse(content, size)
+        return parse()
     except RecordError as err:
         raise FormatError(f"cannot read {name}: {err}") from err
 
 
-def _program(content: np.ndarray, name: str) -> Program:
-    content.flags.writeable = False
-    return _parsed(content.data, len(content), name, lambda data, size: _assemble(content, data, _header(data, size)))
+def _program(head: Bytes, blob: np.ndarray, header: _Header, name: str) -> Program:
+    """`head` is what stands before the constants."""
+    blob.flags.writeable = False
+    return _parsed(name, lambda: _assemble(head, blob, header))
 
 
 def _header(data: Bytes, size: int) -> _Header:
@@ -280,8 +294,8 @@ def _check_limits(header: _Header) -> None:
             raise RecordError(f"expected 0 to {limit} {name}, got {number}; convert a smaller model")
 
 
-def _assemble(content: np.ndarray, data: Bytes, header: _Header) -> Program:
-    if _digest(data) != header.digest:
+def _assemble(data: Bytes, blob: np.ndarray, header: _Header) -> Program:
+    if _digest(data, blob.data) != header.digest:
         raise RecordError("expected its checksum to match its bytes, got another: it is damaged; copy or convert it again")
     if any(data[header.text_end : header.blob_start]):
         raise RecordError("the padding before its constants is not 0; convert it again")
@@ -295,7 +309,7 @@ def _assemble(content: np.ndarray, data: Bytes, header: _Header) -> Program:
         outputs=tuple(words.take(outputs)),
         instructions=_instructions(words),
         arena_bytes=header.arena_bytes,
-        blob=content[header.blob_start :],
+        blob=blob,
         layers=tuple(tuple(names) for names in text["layers"]),
         metadata=text["metadata"],
     )

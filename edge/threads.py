@@ -18,9 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edge.arena import round_up
 from edge.kernels.cache import KERNEL
-from edge.kernels.loop import CLOSED, GROUP, LINE_BYTES, MOST_PARTS, NOTHING_TO_DO, STATE_BYTES, TICKET
+from edge.kernels.loop import CLOSED, CONTROL_WORDS, GROUP, LINE_BYTES, MOST_PARTS, NOTHING_TO_DO, STATE_BYTES, TICKET
 from edge.memory import aligned
+from edge.program import SPARE_BYTES
 
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -133,6 +135,24 @@ class Sharing:
         self.shared, self._expected, self._wait, self._trial = self._used, self._typical, self._interval, []
 
 
+def pool_sizes(helpers: int, groups: int, scratch_bytes: int) -> tuple[int, ...]:
+    """Bytes of the parts of a pool's memory: state, helpers' lines, control block, groups, and a scratch for each helper."""
+    own = round_up(scratch_bytes + SPARE_BYTES) if scratch_bytes else 0
+    return STATE_BYTES, LINE_BYTES * helpers, round_up(8 * CONTROL_WORDS), round_up(8 * GROUP * groups), *(own,) * helpers
+
+
+def _cut(memory: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return [memory[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+
+def _as_rows(memory: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """A copy of `rows` in `memory`."""
+    copy: np.ndarray = memory[: rows.nbytes].view(rows.dtype).reshape(rows.shape)
+    copy[...] = rows
+    return copy
+
+
 @dataclass(frozen=True)
 class Entries:
     """Addresses of the machine code that runs an inference: on one thread, by the leader of several, and in a helper."""
@@ -155,13 +175,14 @@ class Pool:
         self.helpers = helpers
         self.sharing = Sharing()
         parts = [int(count) for count in records[:, 2]]
-        self._groups = groups_of(parts)
-        self._state = aligned(STATE_BYTES)
-        self._lines = aligned(LINE_BYTES * helpers)
-        self._scratch = [aligned(scratch.nbytes) for _ in range(helpers)]
+        groups = groups_of(parts)
+        sizes = pool_sizes(helpers, len(groups), scratch.nbytes)
+        self._owned = aligned(sum(sizes))
+        self._state, self._lines, control, listed, *self._scratch = _cut(self._owned, sizes)
+        self._control, self._groups = control[: 8 * CONTROL_WORDS].view(np.int64), _as_rows(listed, groups)
         shared = [i for i, (_, _, count) in enumerate(self._groups) if count > 1]
         addresses = (records.ctypes.data, self._groups.ctypes.data, len(self._groups), shared[-1], self._state.ctypes.data)
-        self._control = np.array((*addresses, scratch.nbytes), np.int64)
+        self._control[:] = *addresses, scratch.nbytes
         self._keep = (records, arena, constants, scratch)
         alone, owned, control = (array.ctypes.data for array in (records, scratch, self._control))
         memory = (arena.ctypes.data, constants.ctypes.data)
@@ -223,7 +244,7 @@ class Pool:
     @property
     def nbytes(self) -> int:
         """Bytes of the helpers' scratch memory and of what threads share."""
-        return sum(array.nbytes for array in (self._groups, self._state, self._lines, self._control, *self._scratch))
+        return self._owned.nbytes
 
     def forget(self) -> None:
         """In a process forked from the one that started the threads: they are not there."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from edge.errors import FormatError
 from edge.kernels.isa import Machine
-from edge.memory import aligned
+from edge.memory import Pages
 from edge.ops import OpCall
 from edge.program import Instruction, Program
 from edge.tensors import TensorType
@@ -80,22 +80,29 @@ class Place:
 class Derived:
     """Constants computed at load. Kernels reach them from the base address of the file's constants, as they reach those.
 
-    Every array has memory of its own, so the file's constants are neither copied nor moved; equal arrays are kept once.
+    They have pages of their own, so the file's constants are neither copied nor moved; equal arrays are kept once.
     """
 
     def __init__(self, base_address: int) -> None:
         self._base = base_address
         self._kept: dict[bytes, np.ndarray] = {}
+        self._pages = Pages()
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in self._kept.values())
+        """Bytes of all arrays, each filled up to a multiple of 64."""
+        return self._pages.nbytes
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of the pages that hold them."""
+        return self._pages.mapped_bytes
 
     def add(self, array: np.ndarray) -> int:
         """Keep an array; its offset from the base, bytes."""
         data = np.ascontiguousarray(array).tobytes()
         if data not in self._kept:
-            memory = aligned(len(data))
+            memory = self._pages.take(len(data))
             memory[:] = np.frombuffer(data, np.uint8)
             self._kept[data] = memory
         return int(self._kept[data].ctypes.data) - self._base

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 import edge.engine
 import edge.kernels.registry
+import edge.memory
 from edge.kernels.isa import Machine
 from edge.program import ALIGNMENT, SPARE_BYTES, Program
 
@@ -49,15 +51,14 @@ def fences(program: Program, *, at_end: bool, spare: int) -> Iterator[Program]:
 
     blob = aligned(program.blob.nbytes)
     blob[:] = program.blob
-    modules = (edge.engine, edge.kernels.registry)
-    usual: list[Callable[[int], np.ndarray]] = [module.aligned for module in modules]
-    for module in modules:
-        module.aligned = aligned  # type: ignore[attr-defined]
-    try:
+    class Pages(edge.memory.Pages):
+        def take(self, nbytes: int) -> np.ndarray:
+            return aligned(nbytes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(edge.engine, "aligned", aligned)
+        patch.setattr(edge.kernels.registry, "Pages", Pages)
         yield replace(program, blob=blob)
-    finally:
-        for module, function in zip(modules, usual, strict=True):
-            module.aligned = function  # type: ignore[attr-defined]
 
 
 def run_fenced(program: Program, x: np.ndarray, *, machine: Machine | None = None) -> list[np.ndarray]:

@@ -122,8 +122,8 @@ def test_footprint_is_what_the_engine_holds(engine: Engine, program: Program) ->
     footprint = engine.footprint
     assert footprint.arena_bytes == program.arena_bytes == engine._arena.nbytes
     assert footprint.scratch_bytes == engine._scratch.nbytes
-    parts = (footprint.constants_bytes, footprint.derived_bytes, footprint.arena_bytes, footprint.scratch_bytes, footprint.argument_bytes)
-    assert footprint.total_bytes == sum(parts)
+    assert footprint.argument_bytes == engine._arguments.nbytes + engine._records.nbytes
+    assert footprint.derived_bytes == engine._derived.nbytes and footprint.thread_bytes == 0
 
 
 def test_inputs_and_outputs_are_described(engine: Engine) -> None:
