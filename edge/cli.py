@@ -47,9 +47,10 @@ COMMANDS: Mapping[str, Entry] = {
     "targets": Entry("edge.cli_targets:targets", "List, show and measure the devices that edge profile knows."),
     "bench": Entry("edge.cli_bench:bench", "Measure the latency of models on this machine, side by side."),
     "bundle": Entry("edge.cli_bundle:bundle", "Pack a model and what runs it into an archive for a device."),
+    "deploy": Entry("edge.cli_deploy:deploy", "Put a model onto a device over ssh, check it there and measure it."),
     "warm": Entry("edge.cli_cache:warm", "Compile the kernels that models need, ahead of their first run."),
     "cache": Entry("edge.cli_cache:cache", "Show or clear the cache of compiled kernels."),
-    "doctor": Entry("edge.cli_doctor:doctor", "Show what edge finds on this machine."),
+    "doctor": Entry("edge.cli_doctor:doctor", "Show what edge finds on this machine, and what is wrong."),
     "completion": Entry("edge.cli_completion:completion", "Print a script that completes commands in a shell."),
 }
 

@@ -18,6 +18,7 @@ EPILOG = """
 Examples:
   edge bundle model.edge                                writes model-raspberry-pi-4.tar.gz
   edge bundle model.edge --picture cat.jpg -o cats/     a folder, checked with a picture of your own
+  edge bundle model.edge --offline --python 3.11        with its packages, for a device without a network
 
 \b
 On the device: unpack it, then ./install.sh once and ./run.sh photo.jpg from then on.
@@ -29,23 +30,20 @@ On the device: unpack it, then ./install.sh once and ./run.sh photo.jpg from the
 @click.option("--target", default="raspberry-pi-4", show_default=True, metavar="NAME|FILE", help="A device, or a .toml file.")
 @click.option("-o", "--output", type=PATH, metavar="DIR|FILE.tar.gz", help="By default MODEL-TARGET.tar.gz in this folder.")
 @click.option("--picture", type=PATH, metavar="FILE", help="The picture whose answer the device has to repeat (default: noise).")
+@click.option("--with-numba", is_flag=True, help="Let Numba compile the kernels on the device, instead of compiling them here.")
+@click.option("--offline", is_flag=True, help="Put the packages in, so that the device needs no network.")
+@click.option("--python", default="3.13", show_default=True, metavar="VERSION", help="The device's Python, for --offline.")
 @click.option("--force", is_flag=True, help="Replace a file or folder that is no bundle.")
 @json_option
 def bundle(model: str, as_json: bool, **options: Any) -> None:
     """Pack MODEL (.edge) with edge's runtime, a picture and its known answer into an archive for a device."""
-    packed = _bundle(model, options)
+    from edge.bundle import bundle as write_bundle
+
+    packed = write_bundle(model, options.pop("output"), **options)
     if as_json:
         out_json(dataclasses.asdict(packed))
     else:
         _print(packed)
-
-
-def _bundle(model: str, options: dict[str, Any]) -> Bundle:
-    from edge.bundle import bundle as write_bundle
-
-    return write_bundle(
-        model, options["output"], target=options["target"], picture=options["picture"], force=options["force"]
-    )
 
 
 def _print(packed: Bundle) -> None:

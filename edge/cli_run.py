@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edge.cli_classify import Answer, Batch, Classifier, Failure, Result
     from edge.cli_model import Model
     from edge.cli_outputs import Writer
+    from edge.cli_stream import Stream
     from edge.inputs import Item
     from edge.preprocess import Preprocess
 
@@ -49,6 +50,8 @@ Examples:
   edge run -m cats.edge photos/ more.jpg   pictures of a folder, and another
   edge run test.npz -k 1                   arrays; with labels in the file the accuracy follows
   edge run photo.jpg --invert --resize crop --save-input seen.png
+  edge run --watch inbox/ --json           what appears in a folder, a line of JSON for each picture
+  edge run --camera --every 10             stills of a Raspberry Pi's camera, or of --device /dev/video0
 
 \b
 PICTURE may be PNG, JPEG, BMP, GIF, PPM or WebP, a folder of these, or .npy / .npz.
@@ -57,13 +60,19 @@ uint8 arrays are pictures; float arrays go to the net as they are.
 
 
 @click.command(epilog=EPILOG)
-@click.argument("pictures", nargs=-1, required=True, type=PATH, metavar="PICTURE...")
+@click.argument("pictures", nargs=-1, type=PATH, metavar="PICTURE...")
 @click.option("-m", "--model", metavar="MODEL", help="A .edge or .tflite file, or the name of an example such as digits.")
 @click.option("--labels", type=PATH, metavar="FILE", help="Names of the classes: .txt, .csv or .json.")
 @click.option("-k", "--top", "k", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to show.")
 @click.option("--kind", type=click.Choice(KINDS), help="What the outputs are, where the file does not say or says it wrong.")
 @click.option("-o", "--output", type=PATH, metavar="FILE", help="Where to write picture outputs: a .png, or a folder.")
 @click.option("--save-input", type=PATH, metavar="FILE", help="Write the picture as the net sees it: a .png, or a folder.")
+@click.option("--watch", type=PATH, metavar="DIR", help="Classify the pictures that appear in a folder, until interrupted.")
+@click.option("--existing", is_flag=True, help="With --watch: those that are there already, too.")
+@click.option("--camera", is_flag=True, help="Classify stills of a camera, until interrupted.")
+@click.option("--device", type=PATH, metavar="FILE", help="With --camera: a Video4Linux device such as /dev/video0.")
+@click.option("--every", type=click.FloatRange(0, 86400), default=2.0, show_default=True, help="With --camera: seconds between stills.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="With --watch and --camera: end after N pictures.")
 @click.option("--timing", is_flag=True, help="Show where the time goes, by stage and by layer.")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, metavar="N", help="Run each picture N times; latencies are medians.")
 @preprocessing_options
@@ -77,7 +86,8 @@ def run(pictures: tuple[str, ...], model: str | None, **options: Any) -> None:
     from edge.cli_classify import expand
 
     changed = overrides(options)
-    absent = _say_absent(pictures)
+    stream = _stream(pictures, options)
+    absent = _say_absent(pictures) if stream is None else frozenset()
     started = time.perf_counter()
     chosen = _load(model)
     load_s = time.perf_counter() - started
@@ -85,6 +95,11 @@ def run(pictures: tuple[str, ...], model: str | None, **options: Any) -> None:
     classify = _classifier(chosen, preprocess, options)
     for remark in idle_options(changed, classify.shape[-1], preprocess.resize):
         warn(remark)
+    if stream is not None:
+        from edge.cli_stream import run_stream
+
+        run_stream(classify, stream)
+        return
     batch = expand(pictures, classify.shape, classify.classes)
     for remark in batch.remarks if classify.classes else ():
         warn(f"no accuracy, since {remark}")
@@ -92,6 +107,21 @@ def run(pictures: tuple[str, ...], model: str | None, **options: Any) -> None:
     task.run()
     if task.failures:
         raise click.exceptions.Exit(1)
+
+
+def _stream(pictures: tuple[str, ...], options: dict[str, Any]) -> Stream | None:
+    """The folder or camera that was asked for; None where pictures are named. Anything else is wrong usage."""
+    watch, camera = options.pop("watch"), options.pop("camera")
+    given = {name: options.pop(name) for name in ("device", "every", "count", "existing")}
+    if bool(pictures) + (watch is not None) + camera != 1:
+        raise click.UsageError("Name pictures, or --watch DIR, or --camera: one of the three.")
+    if pictures:
+        return None
+    if options["timing"] or options["output"] or options["save_input"]:
+        raise click.UsageError("--timing, --output and --save-input are for pictures that are named.")
+    from edge.cli_stream import Stream
+
+    return Stream(watch=watch, as_json=options["as_json"], **given)
 
 
 def _say_absent(pictures: tuple[str, ...]) -> frozenset[str]:

@@ -1,10 +1,12 @@
 """What the commands print: data to stdout, everything else to stderr; colour, frames and progress in terminals alone.
 
-rich is imported only to draw a table in a terminal; piped tables are columns of text, however wide, so that lines stay lines.
+rich is imported only to draw a table in a terminal, where it is installed; piped tables are columns of text, however wide, so that lines
+stay lines.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -112,7 +114,7 @@ def out_table(
 ) -> None:
     """A table on stdout; `total` is its last row, set apart; `colours` are those of the rows, in a terminal."""
     clean = [[printable(cell) for cell in row] for row in rows]
-    if is_terminal(sys.stdout):
+    if is_terminal(sys.stdout) and importlib.util.find_spec("rich"):
         _rich_table(columns, clean, total, colours or [None] * len(rows))
     else:
         _plain_table(columns, [*clean, *([list(total)] if total else [])])

@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 import raspberry_pi
 from click.testing import CliRunner, Result
-from raspberry_pi import needs_the_user_space
+from raspberry_pi import CHOSEN, needs_the_user_space
 
 import edge
-from edge.bundle import MARK, archive, bundle, requirements, runtime_modules
+from edge.bundle import archive, bundle
+from edge.bundle_contents import MARK
+from edge.bundle_runtime import lowest_requirements, requirements, runtime_modules
 from edge.cli import cli
 from edge.errors import EdgeError, InputError
+from edge.kernels.library import read_manifest
+from edge.kernels.linker import find_linkers
 from edge.known_answer import FILE, check, main, read_answer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,8 +40,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unpacked(model: Path) -> Path:
-    """The bundle of the example as a folder."""
-    bundle(model, model.parent / "unpacked", picture=PICTURE)
+    """The bundle of the example as a folder, which compiles its kernels itself, so that it runs here too."""
+    bundle(model, model.parent / "unpacked", picture=PICTURE, with_numba=True)
     return model.parent / "unpacked"
 
 
@@ -67,10 +71,11 @@ def test_the_runtime_holds_nothing_of_conversion_or_training() -> None:
 
 
 def test_requirements_are_pinned_and_hold_no_framework() -> None:
-    lines = requirements(runtime_modules())
-    names = [line.split("==")[0] for line in lines]
-    assert {"numpy", "numba", "llvmlite", "pillow", "click"} <= set(names)
-    assert not {"tensorflow", "keras", "h5py"} & set(names) and all(line.count("==") == 1 for line in lines)
+    lines = requirements(runtime_modules(), numba=True)
+    assert [line.split("==")[0] for line in lines] == ["click", "llvmlite", "numba", "numpy", "pillow"]
+    assert all(line.count("==") == 1 for line in lines)
+    assert [line.split("==")[0] for line in requirements(runtime_modules(), numba=False)] == ["click", "numpy", "pillow"]
+    assert lowest_requirements(runtime_modules(), numba=False) == ["click>=8.1", "numpy>=1.24", "pillow>=10.1"]
 
 
 def test_no_file_names_a_place_outside_the_folder(unpacked: Path) -> None:
@@ -85,7 +90,7 @@ def test_the_same_model_gives_the_same_bytes(model: Path, tmp_path: Path) -> Non
     packed = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        bundle(model, tmp_path / name / "digits.tar.gz", picture=PICTURE)
+        bundle(model, tmp_path / name / "digits.tar.gz", picture=PICTURE, with_numba=True)
         packed.append((tmp_path / name / "digits.tar.gz").read_bytes())
     assert packed[0] == packed[1]
 
@@ -151,7 +156,7 @@ def test_a_damaged_answer_is_refused(copy: Path, content: str) -> None:
 
 
 def test_without_a_picture_noise_is_packed(model: Path, tmp_path: Path) -> None:
-    packed = bundle(model, tmp_path / "noise")
+    packed = bundle(model, tmp_path / "noise", with_numba=True)
     assert packed.picture == "picture.png" and "as expected" in check(tmp_path / "noise")
 
 
@@ -160,7 +165,7 @@ def test_a_network_that_takes_no_picture_gets_an_array(tmp_path: Path) -> None:
 
     write_h5(tmp_path / "vector.h5", [dense("last", np.eye(5, dtype=np.float32))], (5,))
     edge.convert(tmp_path / "vector.h5", bits=32, formats=("edge",))
-    packed = bundle(tmp_path / "vector.edge", tmp_path / "vector")
+    packed = bundle(tmp_path / "vector.edge", tmp_path / "vector", with_numba=True)
     assert packed.picture == "picture.npy" and "as expected" in check(tmp_path / "vector")
 
 
@@ -175,15 +180,15 @@ def test_only_bundles_are_replaced(model: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="is no bundle"):
             bundle(model, tmp_path / name)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
-    bundle(model, tmp_path / "mine.tar.gz", force=True)
-    bundle(model, tmp_path / "mine.tar.gz")
+    bundle(model, tmp_path / "mine.tar.gz", force=True, with_numba=True)
+    bundle(model, tmp_path / "mine.tar.gz", with_numba=True)
 
 
 def test_a_second_bundle_keeps_what_was_installed(copy: Path, model: Path) -> None:
     (copy / "venv").mkdir()
     (copy / "venv" / "kept").write_text("")
     (copy / "edge" / "stale.py").write_text("")
-    bundle(model, copy)
+    bundle(model, copy, with_numba=True)
     assert (copy / "venv" / "kept").exists() and (copy / MARK).exists() and not (copy / "edge" / "stale.py").exists()
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
@@ -211,21 +216,37 @@ def test_a_bad_picture_and_a_model_to_convert_are_named_as_given(model: Path, tm
 
 def test_the_command_names_the_known_answer(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = invoke("bundle", model, "--picture", PICTURE)
+    result = invoke("bundle", model, "--picture", PICTURE, "--with-numba")
     assert result.exit_code == 0 and "picture.png is 2" in result.stdout
     assert (tmp_path / "digits-raspberry-pi-4.tar.gz").exists()
-    found = json.loads(invoke("bundle", model, "-o", "again.tar.gz", "--json").stdout)
+    found = json.loads(invoke("bundle", model, "-o", "again.tar.gz", "--with-numba", "--json").stdout)
     assert found["nbytes"] == (tmp_path / "again.tar.gz").stat().st_size
 
 
 # -- the device ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def compiled_here(model: Path) -> Path:
+    """The bundle of the example with its kernels in a library for a Raspberry Pi 4."""
+    if not find_linkers("aarch64"):
+        pytest.skip("needs a linker for aarch64: apt-get install gcc-aarch64-linux-gnu")
+    bundle(model, model.parent / "compiled", picture=PICTURE)
+    return model.parent / "compiled"
+
+
+def test_kernels_are_compiled_for_the_device(compiled_here: Path) -> None:
+    manifest = read_manifest(compiled_here / "kernels.so")
+    assert (manifest.target, manifest.machine.cpu) == ("raspberry-pi-4", "cortex-a72")
+    assert "numba" not in (compiled_here / "requirements.txt").read_text()
+    assert "kernels.so" in (compiled_here / "environment.sh").read_text()
+
+
 @needs_the_user_space
-def test_the_bundle_classifies_its_picture_in_a_raspberry_pi_user_space(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("core", CHOSEN)
+def test_the_bundle_classifies_its_picture_in_a_raspberry_pi_user_space(core: str, compiled_here: Path, tmp_path: Path) -> None:
     """Emulated: it shows that the archive runs on the processor, and that the answer is the same; it says nothing about time."""
-    bundle(model, tmp_path / "digits.tar.gz", picture=PICTURE)
-    with tarfile.open(tmp_path / "digits.tar.gz") as tar:
-        tar.extractall(tmp_path, filter="data")
-    said = raspberry_pi.run("cortex-a72", tmp_path / "digits", "sh", "./run.sh")
+    shutil.copytree(compiled_here, tmp_path / "digits")
+    said = raspberry_pi.run(core, tmp_path / "digits", "sh", "./run.sh")
     assert said.startswith("picture.png: 2 (") and "as expected" in said
+    assert not (tmp_path / "digits" / "cache").exists()
