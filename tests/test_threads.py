@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_cases import MACHINES, cases, code_of
+from strategies import SPECIALISED, signatures
 
 from edge.engine import Engine
 from edge.graph import Graph, Node
@@ -25,7 +27,7 @@ from edge.memory import aligned
 from edge.ops import NO_ACTIVATION
 from edge.program import Program
 from edge.tensors import Encoding, TensorType
-from edge.threads import Entries, Pool, Sharing, groups_of, most_threads, parts_for
+from edge.threads import _WORK_PER_MICROSECOND, Entries, Pool, Sharing, groups_of, most_threads, parts_for
 
 CONV = {
     "stride_h": 1, "stride_w": 1, "pad_top": 1, "pad_bottom": 1, "pad_left": 1, "pad_right": 1,
@@ -187,6 +189,14 @@ def test_parts_follow_the_work() -> None:
     assert parts_for("conv2d_bits_bits", 10**9, 1) == 1
     assert parts_for("conv2d_bits_bits", 10**9, 2) >= 4
     assert parts_for("anything", 10**12, 10**6) <= MOST_PARTS
+
+
+@pytest.mark.parametrize("op", SPECIALISED)
+def test_every_kernel_of_products_has_a_rate_of_its_own(op: str) -> None:
+    rates = [start for start in _WORK_PER_MICROSECOND if start]
+    for signature in signatures(op):
+        name = code_of(next(cases(op, signature, 1)), MACHINES["portable"]).name
+        assert any(name.startswith(start) for start in rates), f"{name} is taken for an elementwise operation"
 
 
 # -- their life ----------------------------------------------------------------------------------------------------------------
