@@ -29,7 +29,7 @@ from sample_programs import inputs_of, program
 
 from edge.errors import EdgeError, FormatError
 from edge.format import HEADER_BYTES, from_bytes, to_bytes
-from edge.ops import MAX_ATTRIBUTE
+from edge.ops import BY_NUMBER, MAX_ATTRIBUTE
 from edge.program import SPARE_BYTES, Program
 from edge.verifier import verify
 
@@ -83,7 +83,8 @@ def fields(made: Program, data: bytes) -> list[Field]:
     records.append(["tensor"] * (len(made.inputs) + len(made.outputs)))
     for instruction in made.instructions:
         op = instruction.definition
-        operands = [*["tensor"] * (len(instruction.inputs) + 1), *["constant"] * len(op.constants)]
+        outputs = 2 if op.gives_signs else 1  # the second one may be absent
+        operands = [*["tensor"] * (len(instruction.inputs) + outputs), *["constant"] * len(op.constants)]
         records.append(["operation", "inputs", *operands, *op.attrs])
     named = [(i, name) for i, record in enumerate(records) for name in record]
     header = [_field(made, data, -1, offset, name) for offset, name in _HEADER_FIELDS.items()]
@@ -95,7 +96,8 @@ def _field(made: Program, data: bytes, record: int, offset: int, name: str) -> F
     bounds = {
         "encoding": 5, "rank": 3, "scale": 1 << 32, "zero point": 127, "halo": MAX_ATTRIBUTE, "offset": made.arena_bytes,
         "constant offset": made.blob.nbytes, "bytes": made.blob.nbytes, "tensor": len(made.tensors), "constant": len(made.constants),
-        "operation": 16, "activation": 5, "pad_ones": 1, "groups": 1 << 10, "alpha": 1 << 32, "limit": 1 << 32, "value": 1 << 32,
+        "operation": max(BY_NUMBER), "activation": 5, "pad_ones": 1, "relu_after": 1, "groups": 1 << 10,
+        "alpha": 1 << 32, "limit": 1 << 32, "value": 1 << 32,
     }  # fmt: skip
     return Field(record, offset, name, value, bounds.get(name, value))
 

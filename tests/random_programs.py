@@ -13,7 +13,7 @@ from edge.arena import round_up
 from edge.lower import to_program
 from edge.ops import NO_ACTIVATION, Activation, OpError
 from edge.program import Program, Tensor
-from edge.tensors import Halo, TensorType
+from edge.tensors import Encoding, Halo, TensorType
 
 CHANNELS = (1, 2, 3, 5, 8, 9, 15, 16, 17, 24, 31, 32, 33, 40, 63, 64, 65, 96, 130)
 SIDES = (1, 1, 2, 3, 4, 5, 7, 8, 13, 16, 21)
@@ -52,8 +52,7 @@ class _Maker:
 
     def output(self, name: str) -> TensorType:
         """The type of a convolution's output, as far as the input allows it."""
-        choices = {FLOAT32: [float_type()], BITS: [float_type(), bits_type()]}
-        allowed = choices.get(self.kind(name).encoding, [float_type(), bits_type(), self.int8()])
+        allowed = [float_type()] if self.kind(name).encoding is FLOAT32 else [float_type(), bits_type(), self.int8()]
         return allowed[self.one(range(len(allowed)))]
 
     def groups_fit(self, name: str, groups: int) -> bool:
@@ -61,9 +60,10 @@ class _Maker:
         depth, rest = divmod(self.kind(name).hwc[2], groups)
         return rest == 0 and (groups == 1 or self.kind(name).encoding is not BITS or depth in (8, 16, 32) or depth % 64 == 0)
 
-    def stored(self, name: str) -> int:
-        encoding = self.kind(name).encoding
-        return {FLOAT32: self.one((FLOAT32, INT8, BITS)), BITS: BITS}.get(encoding, INT8)
+    def stored(self, name: str) -> Encoding:
+        """The encoding of a filter for this input."""
+        choices = {FLOAT32: (FLOAT32, INT8, BITS), BITS: (BITS,)}
+        return Encoding(self.one(choices.get(self.kind(name).encoding, (INT8, BITS))))
 
 
 # -- steps: each adds one operation to a tensor, or raises OpError where it does not fit --------------------------------------
@@ -86,7 +86,24 @@ def _depthwise(m: _Maker, x: str) -> str:
         raise OpError("no depthwise convolution packs numbers")
     steps = {name: m.one((1, 1, 2, 3)) for name in ("stride_h", "stride_w", "dilation_h", "dilation_w")}
     more = {"pad_ones": m.one((0, 1)) if packed else 0, **(NO_ACTIVATION if output.encoding is BITS else m.fused())}
-    return m.build.depthwise(x, m.one((1, 1, 2, 3)), stored=m.stored(x), output=output, **steps, **m.pads(), **more)
+    stored = INT8 if m.kind(x).encoding in (INT8, UINT8) else m.stored(x)
+    return m.build.depthwise(x, m.one((1, 1, 2, 3)), stored=stored, output=output, **steps, **m.pads(), **more)
+
+
+def _residual(m: _Maker, x: str) -> str:
+    """A residual_conv2d with some of its steps; without strides it may add another convolution of the same window."""
+    output, taps, channels = m.one((FLOAT32, BITS)), (m.one(TAPS), m.one(TAPS)), m.one(CHANNELS)
+    pads = m.pads()
+    steps = [role for role in ("slope", "mul", "add", "sign_mul", "sign_add") if m.one((0, 1))]
+    packs = output == FLOAT32 and m.one((0, 1))
+    if output == FLOAT32 and not packs:
+        steps = [role for role in steps if not role.startswith("sign")]
+    other = m.build.conv(x, channels, taps, stored=m.stored(x), output=float_type(), **pads) if m.one((0, 1)) else ""
+    fused = NO_ACTIVATION if "slope" in steps else m.fused()
+    return m.build.residual(
+        x, channels, taps, other, stored=m.stored(x), output=float_type() if output == FLOAT32 else bits_type(), steps=steps,
+        signs=f"signs{len(m.build.nodes)}" if packs else "", **{**pads, **fused, "relu_after": m.one((0, 1))},
+    )  # fmt: skip
 
 
 def _dense(m: _Maker, x: str) -> str:
@@ -130,6 +147,20 @@ def _add(m: _Maker, x: str) -> str:
     return m.build.add("add", x, other, output=m.int8() if m.kind(x).encoding is INT8 else None, **m.fused())
 
 
+def _prelu(m: _Maker, x: str) -> str:
+    return m.build.add("prelu", x, constants={"slope": m.build.vector(m.kind(x).shape[-1])})
+
+
+def _gate(m: _Maker, x: str) -> str:
+    """`x` times its magnitudes, or times the mean of its pixels."""
+    height, width, _ = m.kind(x).hwc
+    ones = {"stride_h": 1, "stride_w": 1}
+    if m.one((0, 1)):
+        sides = {f"pad_{side}": 1 for side in ("top", "bottom", "left", "right")}
+        return m.build.add("multiply", x, m.build.add("magnitude_map", x, window_h=3, window_w=3, **ones, **sides))
+    return m.build.add("multiply", x, m.build.add("average_pool2d", x, window_h=height, window_w=width, **ones, **m.pads((0,))))
+
+
 def _concat(m: _Maker, x: str) -> str:
     return m.build.add("concat", *[x] * m.one((1, 2, 3)))
 
@@ -144,19 +175,19 @@ def _pad(m: _Maker, x: str) -> str:
     return m.build.add("pad2d", x, **m.pads(), value=m.one((-2, 0, 1, 300)))
 
 
-_FILTERS: tuple[Step, ...] = (_conv2d, _conv2d, _conv2d, _depthwise, _dense)
+_FILTERS: tuple[Step, ...] = (_conv2d, _conv2d, _conv2d, _depthwise, _dense, _residual)
 _MOVES: tuple[Step, ...] = (_concat, _reshape, _pad)
 _MAX, _AVERAGE = _pool("max_pool2d"), _pool("average_pool2d")
 _QUANTIZE = _simple("quantize", _Maker.int8)
 _DEQUANTIZE, _UNPACK = (_simple(op, lambda m: float_type()) for op in ("dequantize", "unpack"))
 STEPS: dict[int, tuple[Step, ...]] = {
     FLOAT32: (
-        *(*_FILTERS, *_MOVES, _MAX, _AVERAGE, _affine, _activation, _add, _simple("softmax")),
+        *(*_FILTERS, *_MOVES, _MAX, _AVERAGE, _affine, _activation, _add, _simple("softmax"), _prelu, _gate, _pool("magnitude_map")),
         *(_binarize, _binarize, _QUANTIZE, _QUANTIZE),
     ),
     UINT8: (*_FILTERS, _reshape, _pad, _MAX, _affine, _QUANTIZE, _DEQUANTIZE),
     INT8: (*_FILTERS, *_MOVES, _MAX, _AVERAGE, _DEQUANTIZE, _add),
-    BITS: (_conv2d, _conv2d, _dense, _MAX, _UNPACK, _concat),
+    BITS: (_conv2d, _conv2d, _depthwise, _dense, _residual, _MAX, _UNPACK, _concat),
 }
 
 
@@ -180,8 +211,10 @@ def random_program(seed: int, *, steps: int = 4) -> Program:
         x = y
         if len(m.build.nodes) >= steps:
             break
-    m.build.types = {name: m.build.types[name] for name in (*m.build.inputs, *(node.output for node in m.build.nodes))}
-    made = to_program(m.build.graph(f"random {seed}", x))
+    made_names = [name for node in m.build.nodes for name in node.outputs]
+    m.build.types = {name: m.build.types[name] for name in (*m.build.inputs, *made_names)}
+    signs = [node.signs for node in m.build.nodes if node.signs]
+    made = to_program(m.build.graph(f"random {seed}", x, *signs))
     return _spread(made, m.random) if seed % 2 else made
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -69,6 +69,18 @@ class Builder:
         shape = (3, 3, channels * multiplier)
         constants = self._filter(shape, shape[2], stored, self.types[source], output)
         return self.add("depthwise_conv2d", source, output=output, constants=constants, **{**CONV, "groups": channels, **attrs})
+
+    def residual(
+        self, source: str, channels: int, taps: tuple[int, int], other: str = "", *, stored: Encoding, output: TensorType,
+        steps: Sequence[str] = (), signs: str = "", **attrs: float,
+    ) -> str:  # fmt: skip
+        """A `residual_conv2d` that adds `other`, with constants for the `steps` it is to have."""
+        constants = self._filter((channels, *taps, self.types[source].hwc[2]), channels, stored, self.types[source], float_type())
+        constants |= {role: self.vector(channels) for role in steps}
+        inputs = (source, other) if other else (source,)
+        return self.add(
+            "residual_conv2d", *inputs, output=output, constants=constants, signs=signs, **{**CONV, "relu_after": 0, **attrs}
+        )
 
     def dense(self, source: str, channels: int, *, stored: Encoding, output: TensorType, **attrs: float) -> str:
         constants = self._filter((channels, *self.types[source].hwc), channels, stored, self.types[source], output)
@@ -173,7 +185,29 @@ def int8_graph() -> Graph:
     return b.graph("int8", b.dense(x, 6, stored=INT8, output=float_type()), unpacked)
 
 
-GRAPHS = {"digits": digits_graph, "residual": residual_graph, "int8": int8_graph}
+def fused_graph() -> Graph:
+    """Layers of signs on bytes, a residual block in one operation that gives its signs too, the scaling of XNOR-Net, gates, a PReLU."""
+    b = Builder(4)
+    x = b.conv(b.input(TensorType((9, 8, 3), UINT8)), 16, (3, 3), stored=BITS, output=int8_type(0.1, -3), **PADDING)
+    y = b.conv(x, 16, (3, 3), stored=BITS, output=float_type(), **PADDING, **RELU)
+    packed = b.add("binarize", y, output=bits_type())
+    steps = ("slope", "mul", "add", "sign_mul", "sign_add")
+    z = b.residual(packed, 16, (3, 3), y, stored=BITS, output=float_type(), steps=steps, signs="signs", **PADDING, relu_after=1)
+    window = {**POOL, "window_h": 3, "window_w": 3, "stride_h": 1, "stride_w": 1, **PADDING}
+    scaled = b.add("multiply", z, b.add("magnitude_map", z, **window))
+    height, width, _ = b.types[z].hwc
+    gate = b.add("average_pool2d", z, **{**POOL, "window_h": height, "window_w": width})
+    scaled = b.add("prelu", b.add("multiply", scaled, gate), constants={"slope": b.vector(16)})
+    heads = [
+        b.conv("signs", 8, (2, 2), stored=BITS, output=int8_type(), pad_left=1, pad_ones=1),
+        b.depthwise("signs", 1, stored=BITS, output=int8_type(0.2, 1), **PADDING),
+        b.residual(scaled, 24, (1, 1), stored=FLOAT32, output=bits_type(), steps=("mul", "add", "sign_add"), **RELU),
+    ]
+    last = b.dense(heads[2], 7, stored=BITS, output=int8_type(1.0, 0))
+    return b.graph("fused", b.dense(heads[0], 5, stored=BITS, output=float_type()), heads[1], last)
+
+
+GRAPHS = {"digits": digits_graph, "residual": residual_graph, "int8": int8_graph, "fused": fused_graph}
 
 
 def program(name: str) -> Program:

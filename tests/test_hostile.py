@@ -1,8 +1,8 @@
 """Hostile files with a right checksum: never a crash, a hang, or an access out of bounds.
 
-Every field of every record of three programs is set to the values at which checks break, all pairs of fields of a record are exchanged, and
-1,000 more are made at random (see `hostile.py`). Each is read, verified and, if it passes, run in memory fenced by pages nobody may touch,
-in a process of its own whose end is noticed.
+Every field of every record of the programs of `sample_programs` is set to the values at which checks break, all pairs of fields of a record
+are exchanged, and 1,000 more are made at random (see `hostile.py`). Each is read, verified and, if it passes, run in memory fenced by pages
+nobody may touch, in a process of its own whose end is noticed.
 """
 
 from __future__ import annotations
