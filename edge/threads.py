@@ -70,9 +70,9 @@ def groups_of(parts: Sequence[int]) -> np.ndarray:
 
 
 # Work (`Lowered.work`) that one thread of a core with AVX-512 does in a microsecond, by the start of the kernel's name: rounded from the
-# layers of benchmarks/results/bench.json, and from elementwise operations on 50,000 to 200,000 float32 (10,000 to 20,000 values). It decides
-# what is worth splitting, and into how many parts. Narrower vectors and slower cores take two to ten times as long, as do layers of few pixels,
-# which wait for memory: what is split there is worth it all the more, and of what is left whole they could have shared some.
+# layers of benchmarks/results/bench.json, and from elementwise operations on 50,000 to 200,000 float32 (10,000 to 20,000 values). It says
+# what is worth splitting, and into how many parts. Narrower vectors and slower cores take two to ten times as long, as do layers of few
+# pixels, which wait for memory: what is split there is worth it all the more, and of what is left whole they could have shared some.
 _WORK_PER_MICROSECOND = {
     "conv2d_bits": 1_000_000, "conv2d_u8": 200_000, "conv2d_i8": 200_000, "conv2d_f32": 50_000, "depthwise_conv2d": 30_000, "": 12_000,
 }  # fmt: skip
