@@ -22,8 +22,6 @@ from edge.calls import calls_of
 from edge.errors import EdgeError, FormatError, InputError
 from edge.footprint import Footprint as Footprint
 from edge.footprint import footprint
-from edge.kernels import bitpack
-from edge.kernels.arithmetic import quantize
 from edge.kernels.cache import KERNEL, Progress, addresses
 from edge.kernels.isa import Machine, detect
 from edge.kernels.library import in_use
@@ -31,11 +29,11 @@ from edge.kernels.loop import HELPER, LEAD, LOOP, RECORD
 from edge.kernels.registry import Code, Derived
 from edge.memory import aligned
 from edge.paths import require_path
-from edge.program import SPARE_BYTES, Program, Tensor
-from edge.tensors import Encoding, TensorInfo, TensorType
+from edge.program import SPARE_BYTES, Program
+from edge.tensors import Encoding, TensorInfo
 from edge.threads import Entries, Pool, close_with, most_threads, parts_for
+from edge.values import as_batch, pixels, real_values, stored_values
 
-_DTYPES = {Encoding.FLOAT32: np.float32, Encoding.INT8: np.int8, Encoding.UINT8: np.uint8, Encoding.BITS: np.uint8}
 _GUARD_BYTES = 4096
 _GUARD_VALUE = 0xA5
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -92,8 +90,8 @@ class Engine:
         scratch_bytes = max((call.lowered.scratch_bytes for call in self._calls), default=0)
         self._scratch = aligned(scratch_bytes) if scratch_bytes else np.empty(0, np.uint8)
         self._link(progress)
-        self._inputs = [self._view(program.tensors[i]) for i in program.inputs]
-        self._outputs = [self._view(program.tensors[i]) for i in program.outputs]
+        self._inputs = [pixels(self._arena, program.tensors[i]) for i in program.inputs]
+        self._outputs = [pixels(self._arena, program.tensors[i]) for i in program.outputs]
 
     # -- what it is --------------------------------------------------------------------------------------------------------
 
@@ -131,21 +129,21 @@ class Engine:
         `x` is one example or a batch of NHWC float32 or uint8 arrays (uint8: the values 0..255). Returns float32 of shape (N, *output) for
         a batch, without the first axis for one example; a list of such arrays for several outputs. Raises InputError if `x` does not fit.
         """
-        batch, single = self._batch(x)
+        batch, single = as_batch(x, self.program.tensors[self.program.inputs[0]].type)
         results = [np.empty((len(batch), *self.program.tensors[i].type.shape), np.float32) for i in self.program.outputs]
         with self._lock:
             for i, example in enumerate(batch):
                 self._inputs[0][...] = example
                 self._infer()
                 for number, view, result in zip(self.program.outputs, self._outputs, results, strict=True):
-                    result[i] = self._values(number, view)
+                    result[i] = real_values(view, self.program.tensors[number].type)
         if single:
             results = [result[0] for result in results]
         return results[0] if len(results) == 1 else results
 
     def trace(self, x: Any) -> list[Step]:
         """Run one example and return every instruction with its output and its time."""
-        batch, _ = self._batch(x)
+        batch, _ = as_batch(x, self.program.tensors[self.program.inputs[0]].type)
         if len(batch) != 1:
             raise InputError(f"a trace takes one example, got {len(batch)}; pass one of them")
         with self._lock:
@@ -159,7 +157,7 @@ class Engine:
         """
         if repeats < 1:
             raise InputError(f"repeats should be 1 or more, got {repeats}; give how often to measure")
-        batch, _ = self._batch(x)
+        batch, _ = as_batch(x, self.program.tensors[self.program.inputs[0]].type)
         calls = [self._infer] if whole else [functools.partial(self._invoke, *each) for each in self._ranges()]
         seconds = np.zeros((repeats, len(calls)))
         with self._lock:
@@ -186,8 +184,7 @@ class Engine:
     def _put(self, number: int, values: np.ndarray) -> None:
         """Store real values in a tensor of the arena, and fill its halo as its producer does."""
         tensor = self.program.tensors[number]
-        view = self._view(tensor)
-        view[...] = _stored(values.reshape(tensor.type.hwc), tensor.type)
+        pixels(self._arena, tensor)[...] = stored_values(values.reshape(tensor.type.hwc), tensor.type)
         producer = next((i for i, made in enumerate(self.program.instructions) if number in made.outputs), -1)
         for i, call in enumerate(self._calls):
             if call.fills_halo and call.instruction == producer and call.lowered.args[0] == tensor.offset:
@@ -205,7 +202,8 @@ class Engine:
 
     def tensor(self, number: int) -> np.ndarray:
         """What a tensor holds now, real values; that is its own only until another one is written over it."""
-        return np.array(self._values(number, self._view(self.program.tensors[number])))
+        tensor = self.program.tensors[number]
+        return np.array(real_values(pixels(self._arena, tensor), tensor.type))
 
     def _ranges(self) -> list[tuple[int, int]]:
         """First and last kernel call of every instruction; the halos of inputs go with the first."""
@@ -225,47 +223,6 @@ class Engine:
         self._pool.infer()
         if self._guarded is not None:
             self._check_guard()
-
-    def _batch(self, x: Any) -> tuple[np.ndarray, bool]:
-        """`x` as a batch in the dtype of the input tensor, and whether it was one example."""
-        shape = self.program.tensors[self.program.inputs[0]].type.shape
-        try:
-            array = np.asarray(x)
-        except ValueError as err:
-            expected = " x ".join(map(str, shape))
-            raise InputError(f"the input does not fit: expected (N, {expected}), received lists of unequal lengths; pad them") from err
-        single = array.ndim == len(shape)
-        batch = array[None] if single else array
-        if batch.shape[1:] != shape:
-            expected = " x ".join(map(str, shape))
-            raise InputError(f"the input does not fit: expected (N, {expected}) or ({expected}), received {array.shape}; resize it")
-        return self._as_input(batch), single
-
-    def _as_input(self, batch: np.ndarray) -> np.ndarray:
-        wanted = self.program.tensors[self.program.inputs[0]].type.encoding
-        if batch.dtype == _DTYPES[wanted] or (wanted is Encoding.FLOAT32 and batch.dtype == np.uint8):
-            return batch
-        if batch.dtype.kind not in "fiub":
-            raise InputError(f"the input does not fit: expected float32 or uint8 values, received {batch.dtype}; convert it")
-        if wanted is Encoding.FLOAT32:
-            return batch.astype(np.float32)
-        whole = batch.astype(np.uint8) if batch.size == 0 or (np.min(batch) >= 0 and np.max(batch) <= 255) else None
-        if whole is None or not np.array_equal(whole, batch):
-            raise InputError(
-                "the input does not fit: this file takes pixels, whole numbers from 0 to 255, and received other values; "
-                "give uint8 pixels, or convert the model with --input-dtype float32"
-            )
-        return whole
-
-    def _values(self, number: int, view: np.ndarray) -> np.ndarray:
-        """A tensor of the arena as float32 of its shape (an array of its own, or a view)."""
-        kind = self.program.tensors[number].type
-        if kind.encoding is Encoding.BITS:
-            return bitpack.signs(bitpack.unpack(view, kind.shape[-1])).reshape(kind.shape)
-        values = view.reshape(kind.shape)
-        if kind.encoding is Encoding.FLOAT32:
-            return values
-        return (values.astype(np.float32) - np.float32(kind.zero_point)) * np.float32(kind.scale)
 
     # -- loading -----------------------------------------------------------------------------------------------------------
 
@@ -303,23 +260,6 @@ class Engine:
         after = _GUARD_BYTES + self.program.arena_bytes
         if (self._guarded[:_GUARD_BYTES] != _GUARD_VALUE).any() or (self._guarded[after:] != _GUARD_VALUE).any():
             raise EdgeError("a kernel wrote outside the arena: this is a fault of edge; please report it with the model file")
-
-    def _view(self, tensor: Tensor) -> np.ndarray:
-        """The pixels of a tensor in the arena, halo left out: (H, W, C), or (H, W, bytes) for packed ones."""
-        kind = tensor.type
-        height, width, channels = kind.hwc
-        last = kind.pixel_bytes if kind.encoding is Encoding.BITS else channels
-        dtype = np.dtype(_DTYPES[kind.encoding])
-        strides = (kind.row_bytes, kind.pixel_bytes, dtype.itemsize)
-        view: np.ndarray = np.ndarray((height, width, last), dtype, self._arena.data, tensor.offset + kind.origin_bytes, strides)
-        return view
-
-
-def _stored(values: np.ndarray, kind: TensorType) -> np.ndarray:
-    """Real values (H, W, C) as the tensor holds them."""
-    if kind.encoding is Encoding.BITS:
-        return bitpack.pack(bitpack.negative(values), kind.pixel_bytes)
-    return values if kind.encoding is Encoding.FLOAT32 else quantize(values.astype(np.float32), kind)
 
 
 def _renew_all() -> None:

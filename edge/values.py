@@ -1,0 +1,84 @@
+"""Values of tensors: what a caller gives, as the input tensor takes it; tensors of the arena as arrays, and as real values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edge.errors import InputError
+from edge.kernels import bitpack
+from edge.kernels.arithmetic import quantize
+from edge.program import Tensor
+from edge.tensors import Encoding, TensorType
+
+_DTYPES = {Encoding.FLOAT32: np.float32, Encoding.INT8: np.int8, Encoding.UINT8: np.uint8, Encoding.BITS: np.uint8}
+
+
+# -- inputs --------------------------------------------------------------------------------------------------------------------
+
+
+def as_batch(x: Any, kind: TensorType) -> tuple[np.ndarray, bool]:
+    """`x` as a batch (N, *shape) in a dtype that the input tensor `kind` takes, and whether it was one example.
+
+    Raises InputError where its shape or its values do not fit.
+    """
+    shape = kind.shape
+    try:
+        array = np.asarray(x)
+    except ValueError as err:
+        expected = " x ".join(map(str, shape))
+        raise InputError(f"the input does not fit: expected (N, {expected}), received lists of unequal lengths; pad them") from err
+    single = array.ndim == len(shape)
+    batch = array[None] if single else array
+    if batch.shape[1:] != shape:
+        expected = " x ".join(map(str, shape))
+        raise InputError(f"the input does not fit: expected (N, {expected}) or ({expected}), received {array.shape}; resize it")
+    return _as_input(batch, kind.encoding), single
+
+
+def _as_input(batch: np.ndarray, wanted: Encoding) -> np.ndarray:
+    if batch.dtype == _DTYPES[wanted] or (wanted is Encoding.FLOAT32 and batch.dtype == np.uint8):
+        return batch
+    if batch.dtype.kind not in "fiub":
+        raise InputError(f"the input does not fit: expected float32 or uint8 values, received {batch.dtype}; convert it")
+    if wanted is Encoding.FLOAT32:
+        return batch.astype(np.float32)
+    whole = batch.astype(np.uint8) if batch.size == 0 or (np.min(batch) >= 0 and np.max(batch) <= 255) else None
+    if whole is None or not np.array_equal(whole, batch):
+        raise InputError(
+            "the input does not fit: this file takes pixels, whole numbers from 0 to 255, and received other values; "
+            "give uint8 pixels, or convert the model with --input-dtype float32"
+        )
+    return whole
+
+
+# -- tensors -------------------------------------------------------------------------------------------------------------------
+
+
+def pixels(arena: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """The pixels of a tensor in the arena, halo left out: (H, W, C), or (H, W, bytes) for packed ones."""
+    kind = tensor.type
+    height, width, channels = kind.hwc
+    last = kind.pixel_bytes if kind.encoding is Encoding.BITS else channels
+    dtype = np.dtype(_DTYPES[kind.encoding])
+    strides = (kind.row_bytes, kind.pixel_bytes, dtype.itemsize)
+    view: np.ndarray = np.ndarray((height, width, last), dtype, arena.data, tensor.offset + kind.origin_bytes, strides)
+    return view
+
+
+def real_values(view: np.ndarray, kind: TensorType) -> np.ndarray:
+    """The `pixels` of a tensor as float32 of its shape, bits as +-1 (an array of its own, or a view)."""
+    if kind.encoding is Encoding.BITS:
+        return bitpack.signs(bitpack.unpack(view, kind.shape[-1])).reshape(kind.shape)
+    values = view.reshape(kind.shape)
+    if kind.encoding is Encoding.FLOAT32:
+        return values
+    return (values.astype(np.float32) - np.float32(kind.zero_point)) * np.float32(kind.scale)
+
+
+def stored_values(values: np.ndarray, kind: TensorType) -> np.ndarray:
+    """Real values (H, W, C) as the `pixels` of a tensor hold them."""
+    if kind.encoding is Encoding.BITS:
+        return bitpack.pack(bitpack.negative(values), kind.pixel_bytes)
+    return values if kind.encoding is Encoding.FLOAT32 else quantize(values.astype(np.float32), kind)
