@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,7 +158,7 @@ class Engine:
         if repeats < 1:
             raise InputError(f"repeats should be 1 or more, got {repeats}; give how often to measure")
         batch, _ = as_batch(x, self.program.tensors[self.program.inputs[0]].type)
-        calls = [self._infer] if whole else [functools.partial(self._invoke, *each) for each in self._ranges()]
+        calls: list[Callable[[], None]] = [self._infer] if whole else [functools.partial(self._invoke, *each) for each in self._ranges()]
         seconds = np.zeros((repeats, len(calls)))
         with self._lock:
             for repeat in range(repeats):

@@ -187,11 +187,11 @@ class Pool:
         addresses = (records.ctypes.data, self._groups.ctypes.data, len(self._groups), shared[-1], self._state.ctypes.data)
         self._control[:] = *addresses, scratch.nbytes
         self._keep = (records, arena, constants, scratch)
-        alone, owned, control = (array.ctypes.data for array in (records, scratch, self._control))
+        alone, owned, block = (array.ctypes.data for array in (records, scratch, self._control))
         memory = (arena.ctypes.data, constants.ctypes.data)
         self._memory = memory
         self._alone = functools.partial(KERNEL(entries.loop), alone, *memory, owned, 0, len(records))
-        self._shared = functools.partial(KERNEL(entries.lead), control, *memory, owned, self._lines.ctypes.data, helpers)
+        self._shared = functools.partial(KERNEL(entries.lead), block, *memory, owned, self._lines.ctypes.data, helpers)
         self._helper = KERNEL(entries.helper)
         self._threads: list[threading.Thread] = []
         self._core = -1
