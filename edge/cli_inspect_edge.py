@@ -10,6 +10,7 @@ from typing import Any
 from edge.errors import EdgeError, FormatError
 from edge.format import read
 from edge.kernels.isa import Machine, detect
+from edge.kernels.library import in_use
 from edge.ops import ConstantType
 from edge.preprocess import Preprocess
 from edge.program import Instruction, Program
@@ -23,7 +24,8 @@ def describe(path: Path) -> dict[str, Any]:
     """All that `edge inspect` shows of a verified file. Raises EdgeError."""
     program = read(path)
     verify(program)
-    machine = detect()
+    library = in_use()
+    machine = library.machine if library else detect()
     cost = _cost(program, machine)
     return {
         "format": "edge",
