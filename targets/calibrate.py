@@ -25,7 +25,7 @@ from edge.memory import aligned
 from edge.program import Tensor
 from edge.targets.cases import BITS, CONV_SHAPES, F32, HALO_SHAPES, Case, cases
 from edge.targets.costs import HALO, InstructionCost, program_cost
-from edge.targets.devices import HOST, Device, Figure, KernelCost
+from edge.targets.devices import FIGURES, HOST, Device, Figure, KernelCost
 from edge.targets.features import halo_work
 from edge.targets.fitting import Fit, Sample, fit
 from edge.targets.measure import example
@@ -46,6 +46,8 @@ _CACHE_FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 _MEMORY_BYTES = 96 << 20
 _READ_S = 0.003  # of one reading of a bandwidth
 _NOISE = 0.05
+_LIMITED = 0.7  # of the time: calls that wait for memory so much say nothing of their kernel
+_WHOLE = "whole third-level cache"
 
 
 @dataclass(frozen=True)
@@ -126,12 +128,11 @@ def _samples(sized: Sequence[tuple[Sized, Call]], cycles: np.ndarray, bare: Devi
     """By kind; calls that memory limits by the bandwidths found are left out where others are left."""
     found: dict[str, list[Sample]] = defaultdict(list)
     limited: dict[str, list[Sample]] = defaultdict(list)
-    least = 0.05 * float(np.median(cycles))
     hz = bare.value("clock_hz")
     for (each, _), taken in zip(sized, cycles, strict=True):
-        sample = Sample(each.features, max(float(taken), least * 1e-3, 1.0))
+        sample = Sample(each.features, max(float(taken), 0.0))
         memory_s = memory_seconds(each.cost, bare, each.cost.moved_bytes) if each.cost else 0.0
-        (limited if memory_s * hz > 0.8 * sample.cycles else found)[each.kind].append(sample)
+        (limited if memory_s * hz > _LIMITED * sample.cycles else found)[each.kind].append(sample)
     for kind in limited:
         if len(found[kind]) < 5:
             found[kind] += limited[kind]
@@ -169,6 +170,7 @@ class ClockProbe:
 
 
 def _probe(code: Code, args: tuple[int, ...], arena: np.ndarray) -> Call:
+    arena[:] = 1  # pages that were never written are all one and the same
     return Call(Lowered(code, args, scratch_bytes=64), arena, arena)
 
 
@@ -194,7 +196,9 @@ def _figures(machine: Machine, clock: ClockProbe, rounds: int, report: Progress)
             call.repeats = min(call.repeats, 512)
             best[name].append(sets[name] / call.seconds())
         clock.measure()
-    figures |= {name: _measured(float(np.median(found)), _error(found)) for name, found in best.items()}
+    figures |= {name: _measured(float(np.median(found)), _error(found)) for name, found in best.items() if name in FIGURES}
+    if _WHOLE in best:
+        figures["l3_bytes"] = _measured(_held(figures, sets[_WHOLE], float(np.median(best[_WHOLE]))), 0.3)
     figures["clock_hz"] = _measured(clock.hz, 0.02)
     if most_threads() > 1:
         figures["memory_shared_bytes_per_s"] = _measured(_shared_bandwidth(machine, most_threads(), rounds), 0.2)
@@ -227,15 +231,23 @@ def cache_bytes() -> dict[str, int]:
     return found
 
 
+def _held(figures: Mapping[str, Figure], size: int, bandwidth: float) -> float:
+    """The third-level cache that there is for this core, others beside it, by the bandwidth of reading as much as there is in all."""
+    near, far = 1 / figures["l3_bytes_per_s"].value, 1 / figures["memory_bytes_per_s"].value
+    part = (far - 1 / bandwidth) / (far - near) if far > near else 1.0
+    return size * float(np.clip(part, 0.1, FILLED)) / FILLED
+
+
 def _read_sets(caches: Mapping[str, int]) -> dict[str, int]:
-    """How much to read, bytes, to find the bandwidth of each level: well inside it, and well beyond the one before."""
+    """How much to read, bytes, to find the bandwidth of each level: well inside it, and beyond the one before."""
     sets = {"memory_bytes_per_s": max(_MEMORY_BYTES, 3 * caches.get("l3_bytes", 0))}
     before = 0
     for size, bandwidth in CACHES:
         if size in caches:
-            inside = max(int(FILLED * caches[size] * 0.8), before * 2)
-            sets[bandwidth] = inside // probe.READ_BYTES * probe.READ_BYTES
+            sets[bandwidth] = max(int(caches[size] * (0.125 if size == "l3_bytes" else 0.6)), before * 2)
             before = caches[size]
+    if "l3_bytes" in caches:
+        sets[_WHOLE] = caches["l3_bytes"]
     return {name: sets[name] // probe.READ_BYTES * probe.READ_BYTES for name in sets}
 
 

@@ -25,21 +25,28 @@ _PADS = {"pad_top": 0, "pad_bottom": 0, "pad_left": 0, "pad_right": 0}
 _WINDOW = {"stride_h": 1, "stride_w": 1, **_PADS}
 _CONV = {**_WINDOW, "dilation_h": 1, "dilation_w": 1, "groups": 1, "pad_ones": 0, **NO_ACTIVATION}
 
-# (height, width, channels in, channels out, taps)
+# (height, width, channels in, channels out, taps); widths of 7, 14 and 28 take the same tiles on most machines
 CONV_SHAPES = (
-    (14, 14, 64, 64, 3), (14, 14, 32, 32, 1), (7, 14, 128, 64, 1), (28, 28, 16, 32, 3), (12, 28, 64, 32, 1), (7, 7, 64, 64, 3),
-    (7, 7, 128, 96, 1), (5, 5, 32, 64, 3), (20, 28, 16, 16, 3), (10, 28, 64, 16, 1), (28, 28, 3, 16, 3), (14, 14, 32, 8, 3),
-    (14, 14, 8, 8, 1), (9, 9, 48, 40, 3), (9, 9, 64, 48, 1), (9, 9, 24, 40, 5), (6, 33, 24, 24, 3), (3, 33, 64, 24, 1),
-    (1, 1, 256, 64, 1), (2, 2, 96, 64, 3), (4, 4, 64, 64, 3),
+    (14, 14, 64, 64, 3), (7, 14, 128, 64, 1), (12, 28, 64, 32, 1), (7, 7, 64, 64, 3), (7, 7, 256, 96, 1), (2, 14, 128, 32, 3),
+    (14, 14, 32, 32, 1), (28, 28, 16, 32, 3), (14, 14, 3, 32, 3), (10, 14, 32, 64, 3),
+    (4, 4, 64, 64, 3), (4, 4, 256, 32, 1), (2, 4, 128, 64, 3),
+    (20, 28, 64, 16, 1), (14, 14, 64, 16, 3), (7, 7, 192, 16, 1),
+    (14, 14, 64, 40, 3), (7, 14, 128, 40, 1), (4, 28, 64, 72, 1),
 )  # fmt: skip
-DENSE_SHAPES = ((1024, 32), (256, 64), (64, 64), (128, 128), (784, 64), (512, 10), (64, 10), (96, 12), (512, 48))
+DENSE_SHAPES = ((1024, 32), (256, 64), (64, 64), (128, 128), (784, 64), (512, 10), (64, 10), (128, 12), (2048, 32), (256, 16))
 DEPTHWISE_SHAPES = (
-    (14, 14, 64, 3), (28, 28, 16, 3), (14, 28, 32, 3), (7, 7, 128, 3), (7, 7, 64, 5), (5, 5, 96, 3), (9, 9, 24, 3), (9, 18, 40, 5),
-    (20, 14, 8, 3), (3, 3, 64, 3), (10, 33, 16, 3), (2, 14, 64, 3),
+    (14, 14, 64, 3), (28, 28, 16, 3), (14, 28, 32, 3), (7, 7, 128, 3), (14, 14, 32, 3), (28, 28, 64, 3), (4, 4, 96, 3), (4, 4, 256, 3),
+    (2, 14, 64, 3), (14, 14, 128, 3),
 )  # fmt: skip
 IMAGE_SHAPES = (
     (14, 14, 64), (28, 28, 16), (7, 7, 160), (5, 5, 24), (2, 2, 104), (28, 28, 3), (10, 10, 40), (8, 8, 256), (1, 1, 10), (1, 1, 1000),
     (16, 16, 8), (1, 1, 64), (24, 24, 32),
+)  # fmt: skip
+# (height, width, channels, taps, stride); windows of the whole image are those of global pools
+POOL_SHAPES = (
+    (14, 14, 64, 2, 2), (28, 28, 64, 2, 2), (8, 8, 256, 2, 2), (28, 28, 16, 2, 2), (14, 14, 16, 2, 2), (6, 6, 64, 2, 2),
+    (15, 15, 64, 3, 2), (9, 9, 256, 3, 2), (29, 29, 16, 3, 2), (13, 13, 16, 3, 1),
+    (7, 7, 64, 7, 7), (4, 4, 256, 4, 4), (8, 8, 16, 8, 8), (14, 14, 64, 14, 14),
 )  # fmt: skip
 HALO_SHAPES = ((14, 14, 64), (28, 28, 16), (7, 7, 256), (5, 5, 24), (56, 56, 8), (3, 40, 32))
 
@@ -141,23 +148,24 @@ def _filtered(op: str, source: Encoding, stored: Encoding, output: Encoding) -> 
             yield Case(op, _kind((depth,), source), output, stored, channels)
     elif op == "depthwise_conv2d":
         for number, (height, width, depth, taps) in enumerate(DEPTHWISE_SHAPES):
-            stride = 2 if number in (1, 4) else 1
+            stride = 2 if number in (4, 5, 9) else 1
             yield Case(op, _kind((height, width, depth), source), output, stored, taps=taps, stride=stride)
     else:
-        shapes = CONV_SHAPES if op == "conv2d" else CONV_SHAPES[1:9:2]
+        shapes = CONV_SHAPES if op == "conv2d" else CONV_SHAPES[:6:2]
         for height, width, depth, channels, taps in shapes:
             yield Case(op, _kind((height, width, depth), source), output, stored, channels, taps, after=op == "residual_conv2d")
 
 
 def _plain(op: str, source: Encoding, output: Encoding) -> Iterator[Case]:
-    windows = ((2, 2), (3, 2), (3, 1)) if op.endswith("pool2d") else ((3, 1), (3, 2)) if op == "magnitude_map" else ((1, 1),)
+    if op.endswith("pool2d"):
+        for height, width, depth, taps, stride in POOL_SHAPES:
+            yield Case(op, _kind((height, width, depth), source), output, taps=taps, stride=stride)
+        return
+    taps = 3 if op == "magnitude_map" else 1
     for number, shape in enumerate(IMAGE_SHAPES):
-        taps, stride = windows[number % len(windows)]
         if op == "concat" and source is BITS and shape[2] % 8:
             continue  # packed channels are joined on whole bytes
-        if min(shape[:2]) < taps:
-            taps, stride = min(shape[:2]), 1
-        yield Case(op, _kind(shape, source), output, taps=taps, stride=stride, after=number % 3 == 0)
+        yield Case(op, _kind(shape, source), output, taps=min(taps, *shape[:2]), stride=1 + number % min(taps, 2), after=number % 3 == 0)
 
 
 def _kind(shape: tuple[int, ...], encoding: Encoding) -> TensorType:

@@ -64,6 +64,9 @@ def halo_work(kind: TensorType) -> Features:
     return {"value": float(kind.nbytes - height * width * kind.pixel_bytes), "row": float(rows), "tile": float(sides), "call": 1.0}
 
 
+_CHAINS = 4  # sums that must be under way at once to hide how long a multiply-add takes; a tile of fewer takes as long
+
+
 # -- convolutions and dense layers ---------------------------------------------------------------------------------------------------
 
 _LETTERS = {Encoding.BITS: "bits", Encoding.FLOAT32: "f32", Encoding.INT8: "i8", Encoding.UINT8: "u8"}
@@ -93,10 +96,11 @@ def _conv(low: Lowering) -> Work:
     positions = layout.segments * layout.positions
     features = {
         "mac": sum(t.count * t.pixels * t.lanes for t in tiles) * positions * layout.per_position,
-        "step": sum(t.count * t.pixels * t.vectors for t in tiles) * positions,
+        "step": sum(t.count * max(t.pixels * t.vectors, _CHAINS) for t in tiles) * positions,
         "load": sum(t.count * t.vectors for t in tiles) * positions,
         "scalar": sum(t.count * t.pixels for t in tiles) * positions,
         "segment": sum(t.count for t in tiles) * layout.segments,
+        "masked": sum(t.count * t.pixels for t in tiles) * layout.segments if _is_masked(low, layout) else 0,
         "tile": sum(t.count for t in tiles),
         "value": sum(t.count * t.pixels * t.lanes for t in tiles),
         "pixel": sum(t.count * t.pixels for t in tiles),
@@ -106,6 +110,13 @@ def _conv(low: Lowering) -> Work:
         "call": 1,
     }
     return Work(features, tuple(_conv_streams(low, layout, tiles)))
+
+
+def _is_masked(low: Lowering, layout: FilterLayout) -> bool:
+    """Whether segments end inside a position, whose other bits or bytes are left out; filters of numbers are 0 there."""
+    kind = _tile_kind(low)
+    whole = {"bits": 64, "u8bits": 4, "i8bits": 4}.get(kind, 1)  # stored values of the image in a position
+    return layout.segment_taps * layout.pixel % whole != 0
 
 
 def _tiles(low: Lowering, layout: FilterLayout) -> Iterator[_Tiles]:
@@ -206,6 +217,9 @@ def _pool(low: Lowering) -> Work:
     return Work(features)
 
 
+_FUNCTIONS = (Activation.ELU, Activation.SIGMOID, Activation.TANH)
+
+
 def _map(low: Lowering) -> Work:
     """Values in vectors; the last of a chunk one by one in narrower ones."""
     kind = low.output.type
@@ -214,18 +228,24 @@ def _map(low: Lowering) -> Work:
     channelwise, packed = bool(low.call.constants), Encoding.BITS in (kind.encoding, low.call.inputs[0].encoding)
     channels = low.output.channels
     period = _period(channels, wide) if channelwise or packed else wide
-    chunk = channels if not period else period * max(1, 4096 // period)
+    pixelwise = not period or any(_has_spare_bits(each) for each in (kind, low.call.inputs[0]))
+    chunk = channels if pixelwise else period * max(1, 4096 // period)
     chunks = rows * -(-values // chunk)
     last = min(chunk, values)
     features = {
         "value": kind.elements,
         "step": chunks * (last // wide),
         "extra": kind.elements * (len(low.call.inputs) - 1 + channelwise),
+        "function": kind.elements if low.call.attrs.get("activation", 0) in _FUNCTIONS else 0,
         "partial": chunks * -(-(last % wide) // VALUES),
         "row": chunks,
         "call": 1,
     }
     return Work(features)
+
+
+def _has_spare_bits(kind: TensorType) -> bool:
+    return kind.encoding is Encoding.BITS and kind.hwc[2] != 8 * kind.pixel_bytes
 
 
 def _period(channels: int, wide: int) -> int:

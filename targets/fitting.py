@@ -1,6 +1,6 @@
 """Cycles of each feature of a kind of kernel from samples of what kernels took: the same fit for this machine's and for counted cycles.
 
-Samples are weighed by their cycles, so that relative errors count, and no cost is negative. The expected error of a kind is found by
+Samples are weighed by their cycles, so that relative errors count (of very short ones, absolute errors), and no cost is negative. The expected error of a kind is found by
 leaving out every sample in turn and predicting it from the others.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 _ROUNDS = 4  # of reweighing: samples far off the others (a disturbed timing) count less
 _FAR = 0.1  # relative; what is off by less counts in full
 _TOLERANCE = 1e-9
+_SHORT_CYCLES = 30.0  # what is timed no better than that
 
 
 @dataclass(frozen=True)
@@ -33,32 +34,37 @@ class Fit:
 
 
 def fit(samples: Sequence[Sample]) -> Fit:
-    """Fit the samples of one kind; each must have taken some cycles."""
-    names = sorted({name for sample in samples for name, count in sample.features.items() if count})
+    """Fit the samples of one kind. Where vector operations are counted, multiply-accumulates, which they do, are left out."""
+    found = {name for sample in samples for name, count in sample.features.items() if count}
+    names = sorted(found - {"mac"} if "step" in found else found)
     taken = np.array([sample.cycles for sample in samples])
-    terms = np.array([[sample.features.get(name, 0.0) for name in names] for sample in samples]) / taken[:, None]
-    costs = _robust(terms)
-    return Fit({name: float(cost) for name, cost in zip(names, costs, strict=True) if cost > 0}, _left_out(terms))
+    weights = 1 / (taken + _SHORT_CYCLES)
+    terms = np.array([[sample.features.get(name, 0.0) for name in names] for sample in samples]) * weights[:, None]
+    target = taken * weights
+    costs = _robust(terms, target)
+    return Fit({name: float(cost) for name, cost in zip(names, costs, strict=True) if cost > 0}, _left_out(terms, target))
 
 
-def _left_out(terms: np.ndarray) -> float:
+def _left_out(terms: np.ndarray, target: np.ndarray) -> float:
     """The mean of |predicted - taken| / taken over samples that are left out one by one, none counted as more than 1."""
     if len(terms) < 2:
         return 1.0
-    errors = [abs(float(terms[i] @ _robust(np.delete(terms, i, axis=0))) - 1) for i in range(len(terms))]
+    errors = [
+        abs(float(terms[i] @ _robust(np.delete(terms, i, axis=0), np.delete(target, i))) - target[i]) for i in range(len(terms))
+    ]
     return float(np.mean(np.minimum(errors, 1.0)))
 
 
-def _robust(terms: np.ndarray) -> np.ndarray:
-    """x >= 0 for which terms @ x is near 1, by least squares in which what is far off counts less (Huber's weights)."""
+def _robust(terms: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """x >= 0 for which terms @ x is near the target, by least squares in which what is far off counts less (Huber's weights)."""
     scale = np.abs(terms).max(axis=0)
     scaled = terms / np.where(scale > 0, scale, 1.0)
     weights = np.ones(len(terms))
     found = np.zeros(terms.shape[1])
     for _ in range(_ROUNDS):
         root = np.sqrt(weights)
-        found = _nonnegative(scaled * root[:, None], root)
-        weights = np.minimum(1.0, _FAR / np.maximum(np.abs(scaled @ found - 1), _TOLERANCE))
+        found = _nonnegative(scaled * root[:, None], target * root)
+        weights = np.minimum(1.0, _FAR / np.maximum(np.abs(scaled @ found - target), _TOLERANCE))
     return found / np.where(scale > 0, scale, 1.0)
 
 

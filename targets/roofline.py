@@ -1,7 +1,7 @@
 """How long an instruction takes on a device: a roofline with caches.
 
     compute    the cycles of its features (`edge.targets.features`) / clock; what is in the first-level cache costs nothing more
-    memory     the bytes it reads and writes, each at the bandwidth of the smallest memory that holds them between one use and the next:
+    memory     the bytes it reads and writes, at the bandwidths of the memories that hold what is used between one use and the next:
                - constants are used once in an inference, so all constants and tensors of the program come between
                - tensors were written a moment ago: what the instruction itself uses comes between
                - filters and images that a tile loop goes through again and again: `edge.targets.features.Stream`
@@ -80,17 +80,47 @@ def _memory(cost: InstructionCost, device: Device, program_bytes: float, share: 
     """(seconds, relative error) of the bytes that come from beyond the first-level cache."""
     seconds = error = 0.0
     for stream in _streams(cost, program_bytes):
-        level = _level(device, stream.set_bytes)
-        if level is None or not stream.nbytes:
-            continue
-        figure = device.figures[level]
-        bandwidth = figure.value / share
-        together = device.optional("memory_shared_bytes_per_s")
-        if level == "memory_bytes_per_s" and share < 1:
-            bandwidth = min(bandwidth, together if together is not None else figure.value * min(threads, 2))
-        seconds += stream.nbytes / bandwidth
-        error += stream.nbytes / bandwidth * figure.expected_error
+        for level, part in _levels(device, stream.set_bytes):
+            figure = device.figures[level]
+            taken = stream.nbytes * part / _bandwidth(device, level, share, threads)
+            seconds, error = seconds + taken, error + taken * figure.expected_error
     return seconds, error / seconds if seconds else 0.0
+
+
+def _bandwidth(device: Device, level: str, share: float, threads: int) -> float:
+    """Bytes a second of all threads that share an instruction."""
+    alone = device.value(level)
+    if level != "memory_bytes_per_s" or share == 1:
+        return alone / share
+    together = device.optional("memory_shared_bytes_per_s")
+    return min(alone / share, together if together is not None else alone * min(threads, 2))
+
+
+def _levels(device: Device, set_bytes: float) -> Iterator[tuple[str, float]]:
+    """From where a set of this size is read again and again: the figures of bandwidths, and the part that comes from each."""
+    held = 0.0
+    for size, bandwidth in CACHES:
+        given = device.optional(size)
+        if given is None:
+            continue
+        part = _held(FILLED * given, set_bytes, last=size == "l3_bytes")
+        if part > held and size != "l1d_bytes" and bandwidth in device.figures:
+            yield bandwidth, part - held
+        held = max(held, part)
+    if held < 1:
+        yield "memory_bytes_per_s", 1 - held
+
+
+def _held(cache_bytes: float, set_bytes: float, *, last: bool) -> float:
+    """The part of a set that is still in a cache when it is used again.
+
+    Caches that replace what is oldest lose all of a set that is somewhat larger; large last ones replace less strictly and keep what they
+    can hold.
+    """
+    if set_bytes <= cache_bytes:
+        return 1.0
+    part = cache_bytes / set_bytes
+    return part if last else max(0.0, 2 * part - 1)
 
 
 def memory_seconds(cost: InstructionCost, device: Device, program_bytes: float) -> float:
@@ -102,15 +132,3 @@ def _streams(cost: InstructionCost, program_bytes: float) -> Iterator[Stream]:
     yield Stream(cost.read_bytes, program_bytes)
     yield Stream(cost.input_bytes + cost.output_bytes, cost.moved_bytes)
     yield from cost.streams
-
-
-def _level(device: Device, set_bytes: float) -> str | None:
-    """The figure of the bandwidth at which a set of this size is read; None for the first-level cache."""
-    for size, bandwidth in CACHES:
-        given = device.optional(size)
-        if given is not None and set_bytes <= FILLED * given:
-            if size == "l1d_bytes":
-                return None
-            if bandwidth in device.figures:
-                return bandwidth
-    return "memory_bytes_per_s"

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from edge.kernels.cache import KERNEL, Progress, addresses
+from edge.kernels.cache import KERNEL, Progress, addresses, missing, objects
 from edge.kernels.isa import Machine
 from edge.kernels.loop import LOOP, RECORD
 from edge.kernels.move import lower_halo
-from edge.kernels.registry import Derived, Lowered, Lowering, Place, select
+from edge.kernels.registry import Code, Derived, Lowered, Lowering, Place, select
 from edge.memory import aligned
 from edge.program import SPARE_BYTES, Program, Tensor
 from edge.tensors import Encoding
+from edge.threads import usable_cores
 
 _LONG_ENOUGH_S = 60e-6
 _MOST_REPEATS = 512
+_WORTH_A_PROCESS = 8  # kernels: fewer are compiled as fast by this one
+_POLL_S = 0.3
 
 
 class Call:
@@ -75,8 +80,36 @@ def _fill(arena: np.ndarray, tensor: Tensor, random: np.random.Generator) -> Non
         where[:] = random.integers(0, 256, where.nbytes)
 
 
+def _compile_beside(codes: Sequence[Code], machine: Machine, progress: Progress | None) -> None:
+    """Compile into the cache in processes of their own, a share of the kernels each; what they leave undone is compiled later."""
+    absent = missing({code.name: code for code in codes}.values(), machine)
+    processes = min(usable_cores(), len(absent) // _WORTH_A_PROCESS)
+    if processes < 2 or not hasattr(os, "fork"):
+        return
+    running = [pid for pid in (_forked(absent[i::processes], machine) for i in range(processes)) if pid]
+    while running:
+        time.sleep(_POLL_S)
+        running = [pid for pid in running if os.waitpid(pid, os.WNOHANG)[0] == 0]
+        if progress:
+            progress(len(absent) - len(missing(absent, machine)), len(absent))
+
+
+def _forked(codes: Sequence[Code], machine: Machine) -> int:
+    """A process that compiles and ends, whatever happens to it: its number here, and no return there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of NumPy may exist: the child calls nothing that waits for one
+        pid = os.fork()
+    if pid == 0:
+        try:
+            objects(codes, machine)
+        finally:
+            os._exit(0)
+    return pid
+
+
 def link(calls: Sequence[Call], machine: Machine, progress: Progress | None = None) -> None:
-    """Compile, where need be, and load the kernels of all calls."""
+    """Compile, where need be on all cores, and load the kernels of all calls."""
+    _compile_beside([call.lowered.code for call in calls], machine, progress)
     found = addresses([LOOP, *(call.lowered.code for call in calls)], machine, progress)
     for call in calls:
         call.link(found[LOOP.name], found[call.lowered.code.name])

@@ -1,0 +1,131 @@
+"""The roofline of a profile as SVG text that takes its colours from the page: dark on light and light on dark.
+
+Every point is a layer: across, the multiply-accumulates it does for a byte it reads or writes; up, how many it does a second. Slopes are
+bandwidths of the device's memories.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from edge.console import printable, seconds_text
+from edge.targets.devices import Device
+from edge.targets.profile import LayerProfile, Profile
+
+WIDTH, HEIGHT = 860, 380
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 44
+_BANDWIDTHS = {"l2_bytes_per_s": "second-level cache", "l3_bytes_per_s": "third-level cache", "memory_bytes_per_s": "memory"}
+_POINT = 5
+
+
+def precision_class(precision: str) -> str:
+    """The page's class of colours for a precision: one, eight, float, mixed, or none where nothing is multiplied."""
+    return {"1x1": "one", "8x8": "eight", "32x32": "float", "": "none"}.get(precision, "mixed")
+
+
+@dataclass(frozen=True)
+class _Point:
+    layer: LayerProfile
+    seconds: float
+
+    @property
+    def intensity(self) -> float:
+        return self.layer.macs / max(1, self.layer.moved_bytes)
+
+    @property
+    def rate(self) -> float:
+        return self.layer.macs / self.seconds
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A logarithmic axis from `low` to `high`, whole powers of ten, drawn from `start` to `end`."""
+
+    low: int
+    high: int
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        return self.start + (math.log10(value) - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    @property
+    def ticks(self) -> Iterable[int]:
+        return range(self.low, self.high + 1)
+
+
+def roofline(found: Profile, device: Device | None) -> str | None:
+    """The SVG; None where no layer multiplies, or no time is known. Without a device there are points alone."""
+    points = [_Point(layer, layer.seconds) for layer in found.layers if layer.macs and layer.seconds]
+    if not points:
+        return None
+    slopes = _slopes(device)
+    across = _axis([point.intensity for point in points], _LEFT, WIDTH - _RIGHT)
+    up = _axis([point.rate for point in points], HEIGHT - _BOTTOM, _TOP)
+    parts = [*_grid(across, up), *(line for name, rate in slopes for line in _slope(name, rate, across, up))]
+    parts += [_mark(point, across, up) for point in points]
+    label = html.escape(f"Roofline of {found.model} on {found.title}, times {found.time_basis}")
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _slopes(device: Device | None) -> list[tuple[str, float]]:
+    return [(text, device.value(name)) for name, text in _BANDWIDTHS.items() if name in device.figures] if device else []
+
+
+def _axis(values: list[float], start: float, end: float) -> _Axis:
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)) + 0.15)
+    return _Axis(low, max(high, low + 1), start, end)
+
+
+def _grid(across: _Axis, up: _Axis) -> Iterator[str]:
+    bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    for power in across.ticks:
+        x = across.at(10.0**power)
+        yield f'<line class="grid" x1="{x:.1f}" y1="{_TOP}" x2="{x:.1f}" y2="{bottom}"/>'
+        yield f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{_short(10.0**power)}</text>'
+    for power in up.ticks:
+        y = up.at(10.0**power)
+        yield f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>'
+        yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_short(10.0**power)}</text>'
+    middle = (_TOP + bottom) / 2
+    yield f'<text class="axis" x="{(_LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">multiply-accumulates a byte moved</text>'
+    yield f'<text class="axis" transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">multiply-accumulates a second</text>'
+
+
+def _short(value: float) -> str:
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def _slope(name: str, rate: float, across: _Axis, up: _Axis) -> Iterator[str]:
+    """The part of a bandwidth's line that is inside the axes, its name along it."""
+    low = max(10.0**across.low, 10.0**up.low / rate)
+    high = min(10.0**across.high, 10.0**up.high / rate)
+    if low >= high:
+        return
+    x1, y1, x2, y2 = across.at(low), up.at(low * rate), across.at(high), up.at(high * rate)
+    yield f'<line class="slope" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+    length = math.hypot(x2 - x1, y2 - y1)
+    text = f"{name}, {rate / 1e9:.3g} GB/s"
+    if length > 7 * len(text):
+        angle = math.degrees(math.atan2(y2 - y1, x2 - x1))
+        place = f"translate({x1:.1f} {y1:.1f}) rotate({angle:.1f})"
+        yield f'<text class="slope-name" transform="{place}" x="{length / 2:.1f}" y="-4" text-anchor="middle">{text}</text>'
+
+
+def _mark(point: _Point, across: _Axis, up: _Axis) -> str:
+    x, y = across.at(point.intensity), up.at(point.rate)
+    name = printable("+".join(point.layer.layers) or point.layer.operation)
+    limit = f", limited by {point.layer.limit}" if point.layer.limit else ""
+    title = html.escape(f"{name}: {point.layer.precision} bits, {point.rate / 1e9:.3g} G MAC/s, {seconds_text(point.seconds)}{limit}")
+    short = html.escape(name if len(name) <= 18 else name[:17] + "…")
+    anchor, shift = ("end", -9) if x > WIDTH - 140 else ("start", 9)
+    return (
+        f'<g class="{precision_class(point.layer.precision)}"><title>{title}</title><circle cx="{x:.1f}" cy="{y:.1f}" r="{_POINT}"/>'
+        f'<text x="{x + shift:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">{short}</text></g>'
+    )
