@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ _OLD_LARGEST = 127  # larger numbers are in a field that older files lack
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8", 10: "float64", 17: "int4"}
 _LIMITS = {"uint8": (0, 255), "int8": (-128, 127), "int16": (-32768, 32767)}
 _ACTIVATIONS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid", "TANH": "tanh"}
+# The axis of a filter along which every value of the output (of a transposed convolution: of the input) has one filter of its own.
+_FILTERS = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 3}
+_BITS = {"float32": 32, "float16": 16, "int32": 32, "uint8": 8, "int64": 64, "int16": 16, "int8": 8, "float64": 64, "int4": 4, "bool": 8}
 _TRANSPARENT = ("DEQUANTIZE", "QUANTIZE", "RESHAPE")  # an output behind these is still what the operator before made of it
 
 
@@ -38,6 +42,11 @@ class LiteTensor:
     constant_bytes: int
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its values; an axis that is left open counts as 1."""
+        return math.prod(max(1, size) for size in self.shape) * _BITS.get(self.dtype, 8) // 8
+
+    @property
     def real_range(self) -> tuple[float, float] | None:
         """The least and the largest real value an integer tensor can hold; None for others."""
         if self.dtype not in _LIMITS or not self.scale:
@@ -48,11 +57,16 @@ class LiteTensor:
 
 @dataclass(frozen=True)
 class LiteOperator:
-    """An operator, its first output, and the bytes of the constants it is the first to read."""
+    """An operator, its first output, and the bytes of the constants it is the first to read.
+
+    macs: multiply-accumulates of convolutions and dense layers, 0 of others; precision: "bits of the input x bits of the filter" of those.
+    """
 
     name: str
     output: LiteTensor
     constant_bytes: int
+    macs: int = 0
+    precision: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,8 +125,21 @@ def _operators(operators: Sequence[_Operator], tensors: Sequence[LiteTensor]) ->
     for name, inputs, outputs in operators:
         new = {number for number in inputs if number >= 0} - counted
         counted |= new
-        nothing = LiteTensor("", (), "", 0.0, 0, 0)
-        yield LiteOperator(name, tensors[outputs[0]] if outputs else nothing, sum(tensors[number].constant_bytes for number in new))
+        output = tensors[outputs[0]] if outputs else LiteTensor("", (), "", 0.0, 0, 0)
+        read = [tensors[number] for number in inputs if number >= 0]
+        yield LiteOperator(name, output, sum(tensors[number].constant_bytes for number in new), *_macs(name, read, output))
+
+
+def _macs(name: str, inputs: Sequence[LiteTensor], output: LiteTensor) -> tuple[int, str]:
+    """Multiply-accumulates and their precision; (0, "") of operators without a filter."""
+    place = _FILTERS.get(name)
+    if place is None or len(inputs) < 2 or not inputs[1].shape:
+        return 0, ""
+    stored, image = inputs[1], inputs[2 if name == "TRANSPOSE_CONV" and len(inputs) > 2 else 0]
+    counted = image if name == "TRANSPOSE_CONV" else output
+    each = math.prod(size for axis, size in enumerate(stored.shape) if axis != place)
+    bits = [_BITS.get(tensor.dtype, 0) for tensor in (image, stored)]
+    return math.prod(counted.shape) * each, f"{bits[0]}x{bits[1]}"
 
 
 def _activation(tensor: int, operators: Sequence[_Operator]) -> str:
