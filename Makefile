@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tflite-runtime test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet plot bundled docs lint clean
+.PHONY: help demo test test-slow test-tflite-runtime test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet check-predictions plot bundled docs lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ bench-digits: $(VENV)/.bench  ## the example against its int8 twin in LiteRT; wr
 
 bench-resnet: $(VENV)/.bench  ## accuracy and time of ResNet-8 at 32 and 8 bits; writes benchmarks/results/resnet8.md
 	$(BENCH) -s benchmarks/test_resnet8.py --bench-own-report
+
+check-predictions: $(VENV)/.bench  ## hold predicted latencies of this machine against measured ones; writes benchmarks/results/prediction.md
+	$(BIN)/python benchmarks/host_prediction.py $(ARGS)
 
 plot: benchmarks/results/digits.json $(VENV)/.bench  ## draw docs/results.png from the last benchmark
 	$(BIN)/python benchmarks/plot.py

@@ -205,7 +205,7 @@ def _to_json(device: Device) -> dict[str, Any]:
 
 @targets.command(epilog=CALIBRATE_EPILOG)
 @click.option("-o", "--output", type=PATH, metavar="FILE", help="Write here (default: ~/.config/edge/host.toml).")
-@click.option("--rounds", type=click.IntRange(1, 1000), default=25, show_default=True, help="How often to time every kernel.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=60, show_default=True, help="How often to time every kernel.")
 @json_option
 def calibrate(output: str | None, rounds: int, as_json: bool) -> None:
     """Measure the kernels, caches, memory and clock of this machine, and write its device profile."""

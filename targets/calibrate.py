@@ -54,7 +54,7 @@ _WHOLE = "whole third-level cache"
 class Settings:
     """How much is measured: rounds over all calls, and of bandwidths; `kinds`: those alone whose names match."""
 
-    rounds: int = 25
+    rounds: int = 60
     bandwidth_rounds: int = 9
     kinds: str = ".*"
 

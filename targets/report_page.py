@@ -29,7 +29,7 @@ p { margin: .25rem 0 .75rem; color: var(--soft); max-width: 56rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .85rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
-.label { text-align: left; } td.label { max-width: 17rem; overflow: hidden; text-overflow: ellipsis; }
+.label { text-align: left; } td.label { max-width: 21rem; overflow: hidden; text-overflow: ellipsis; }
 tr.first td { border-top: 2px solid var(--line); } tr.total td { font-weight: 600; border-bottom: 0; }
 td.plot { width: 24%; min-width: 9rem; text-align: left; }
 .bar { display: flex; height: .85rem; } .bar i { display: block; height: 100%; min-width: 1px; background: var(--ink); }
@@ -43,6 +43,7 @@ td.plot { width: 24%; min-width: 9rem; text-align: left; }
 .key i { display: inline-block; width: .8rem; height: .8rem; margin-right: .35rem; vertical-align: -.1rem; background: var(--ink); }
 svg { width: 100%; height: auto; font: 11px system-ui, sans-serif; } svg text { fill: var(--soft); } svg g text { fill: var(--text); }
 svg .grid { stroke: var(--line); } svg .slope { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 5 4; }
+svg .roof { stroke: var(--ink); stroke-width: 1.2; opacity: .7; } svg .roof-name { fill: var(--ink); }
 svg circle { fill: var(--ink); stroke: var(--page); stroke-width: 1.5; }
 details { margin: .75rem 0; } summary { cursor: pointer; font-weight: 600; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
@@ -67,7 +68,7 @@ def page(found: Survey) -> str:
         _cards(main.profile),
         _help(main),
         "<h2>All devices, side by side</h2>",
-        f"<p>One thread. {_SINGLE if len(detailed) == 1 else 'Bars compare the versions on one device.'}</p>",
+        f"<p>One thread. {'' if len(detailed) == 1 else 'Bars compare the versions on one device.'}</p><p>{_SINGLE if len(detailed) == 1 else ''}</p>",
         _side_by_side(found),
         "<h2>Layers</h2><p>Time on one thread; bytes of constants in the file, of what is derived from them at load (lighter), and of the "
         "output (faint), which shares the arena.</p>",
@@ -135,7 +136,8 @@ def _side_by_side(found: Survey) -> str:
 
 def _device_rows(found: Survey, target: str) -> Iterator[str]:
     variants = [each for each in found.variants if each.target == target]
-    longest = max((each.profile.seconds or 0.0 for each in variants), default=0.0)
+    compared = variants if len(variants) > 1 else found.variants  # of one version the devices are compared
+    longest = max((each.profile.seconds or 0.0 for each in compared), default=0.0)
     for i, each in enumerate(variants):
         profile = each.profile
         bar = _bar([(profile.seconds or 0.0, "")], longest, _VERSIONS.get(each.name, "none"), is_guess=profile.time_basis != "measured")
@@ -213,9 +215,10 @@ def _layer(layer: LayerProfile, longest: float, largest: float, *, is_guess: boo
 
 
 def _roofline(variant: Variant) -> list[str]:
-    drawn = roofline(variant.profile, variant.device)
+    drawn = roofline(variant.profile, variant.device, variant.roofs)
     if drawn is None:
         return []
-    slopes = "Dashed slopes are what a memory can bring." if variant.device else "edge targets calibrate adds the slopes of its memories."
+    known = "Dashed slopes are what a memory can bring, levels what the fastest kernel of so many bits does."
+    slopes = known if variant.roofs else "edge targets calibrate adds what its memories and kernels can do."
     about = f"Layers that multiply, on {html.escape(variant.profile.title)}{_version(variant)}; times are {variant.profile.time_basis}. {slopes}"
     return ["<h2>Roofline</h2>", f"<p>{about}</p>", f"<figure style='margin:0'>{drawn}</figure>"]

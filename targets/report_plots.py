@@ -1,14 +1,14 @@
 """The roofline of a profile as SVG text that takes its colours from the page: dark on light and light on dark.
 
 Every point is a layer: across, the multiply-accumulates it does for a byte it reads or writes; up, how many it does a second. Slopes are
-bandwidths of the device's memories.
+bandwidths of the device's memories; levels are what the fastest of the model's kernels of a precision does, before memory and overhead.
 """
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from edge.console import printable, seconds_text
@@ -57,16 +57,20 @@ class _Axis:
         return range(self.low, self.high + 1)
 
 
-def roofline(found: Profile, device: Device | None) -> str | None:
-    """The SVG; None where no layer multiplies, or no time is known. Without a device there are points alone."""
+def roofline(found: Profile, device: Device | None, roofs: Mapping[str, float]) -> str | None:
+    """The SVG; None where no layer multiplies, or no time is known. Without a device there are points alone.
+
+    roofs: multiply-accumulates a second by precision.
+    """
     points = [_Point(layer, layer.seconds) for layer in found.layers if layer.macs and layer.seconds]
     if not points:
         return None
     slopes = _slopes(device)
     across = _axis([point.intensity for point in points], _LEFT, WIDTH - _RIGHT)
-    up = _axis([point.rate for point in points], HEIGHT - _BOTTOM, _TOP)
+    up = _axis([*(point.rate for point in points), *roofs.values()], HEIGHT - _BOTTOM, _TOP)
     parts = [*_grid(across, up), *(line for name, rate in slopes for line in _slope(name, rate, across, up))]
-    parts += [_mark(point, across, up) for point in points]
+    parts += [_roof(precision, rate, up) for precision, rate in roofs.items()]
+    parts += _marks(points, across, up)
     label = html.escape(f"Roofline of {found.model} on {found.title}, times {found.time_basis}")
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
@@ -118,14 +122,37 @@ def _slope(name: str, rate: float, across: _Axis, up: _Axis) -> Iterator[str]:
         yield f'<text class="slope-name" transform="{place}" x="{length / 2:.1f}" y="-4" text-anchor="middle">{text}</text>'
 
 
-def _mark(point: _Point, across: _Axis, up: _Axis) -> str:
-    x, y = across.at(point.intensity), up.at(point.rate)
+def _roof(precision: str, rate: float, up: _Axis) -> str:
+    y, right = up.at(rate), WIDTH - _RIGHT
+    line = f'<line class="roof" x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>'
+    text = f'<text class="roof-name" x="{_LEFT + 5}" y="{y - 4:.1f}">{precision} bits: {_short(float(f"{rate:.3g}"))} MAC/s</text>'
+    return f'<g class="{precision_class(precision)}">{line}{text}</g>'
+
+
+def _marks(points: Iterable[_Point], across: _Axis, up: _Axis) -> Iterator[str]:
+    """The points; a name that would lie on another one is left to the point's title."""
+    taken: list[tuple[float, float, float]] = []  # left, right, baseline
+    for point in sorted(points, key=lambda each: -(each.layer.seconds or 0.0)):
+        x, y = across.at(point.intensity), up.at(point.rate)
+        name = _name(point)
+        length = 6.5 * len(name)
+        left, anchor, shift = (x - 9 - length, "end", -9) if x + 9 + length > WIDTH else (x + 9, "start", 9)
+        baselines = (y + 4 + move for move in (0, -13, 13, -26, 26))
+        free = next((at for at in baselines if not any(abs(at - b) < 12 and left < r and left + length > s for s, r, b in taken)), None)
+        text = ""
+        if free is not None:
+            taken.append((left, left + length, free))
+            text = f'<text x="{x + shift:.1f}" y="{free:.1f}" text-anchor="{anchor}">{html.escape(name)}</text>'
+        circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_POINT}"/>'
+        yield f'<g class="{precision_class(point.layer.precision)}"><title>{_title(point)}</title>{circle}{text}</g>'
+
+
+def _name(point: _Point) -> str:
     name = printable("+".join(point.layer.layers) or point.layer.operation)
-    limit = f", limited by {point.layer.limit}" if point.layer.limit else ""
-    title = html.escape(f"{name}: {point.layer.precision} bits, {point.rate / 1e9:.3g} G MAC/s, {seconds_text(point.seconds)}{limit}")
-    short = html.escape(name if len(name) <= 18 else name[:17] + "…")
-    anchor, shift = ("end", -9) if x > WIDTH - 140 else ("start", 9)
-    return (
-        f'<g class="{precision_class(point.layer.precision)}"><title>{title}</title><circle cx="{x:.1f}" cy="{y:.1f}" r="{_POINT}"/>'
-        f'<text x="{x + shift:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">{short}</text></g>'
-    )
+    return name if len(name) <= 18 else name[:17] + "…"
+
+
+def _title(point: _Point) -> str:
+    layer = point.layer
+    name, limit = "+".join(layer.layers) or layer.operation, f", limited by {layer.limit}" if layer.limit else ""
+    return html.escape(printable(f"{name}: {layer.precision} bits, {point.rate / 1e9:.3g} G MAC/s, {seconds_text(point.seconds)}{limit}"))

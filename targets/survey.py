@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,28 @@ from typing import Any
 from edge.format import read
 from edge.program import Program
 from edge.targets.advice import Advice, advise
+from edge.targets.costs import program_cost
 from edge.targets.devices import HOST, Device, load_device, load_host
 from edge.targets.profile import Profile, profile
+from edge.targets.roofline import estimates
 
 Told = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One version (`name`, "" where there is one alone) on one device; `device` is what it was predicted by, None where there is nothing."""
+    """One version (`name`, "" where there is one alone) on one device.
+
+    `device` is its profile, of this machine the calibrated one, None where there is none; `roofs` are, by precision, the most
+    multiply-accumulates a second that any of its kernels does by that profile, before memory and overhead.
+    """
 
     name: str
     target: str
     profile: Profile
     advice: tuple[Advice, ...]
     device: Device | None
+    roofs: Mapping[str, float]
 
     @property
     def fits(self) -> bool | None:
@@ -76,4 +83,15 @@ def survey(
 def _variant(name: str, path: Path, program: Program, target: str, device: Device | None) -> Variant:
     usable = device if device is not None and device.kernels else None
     found = profile(path, target)
-    return Variant(name, target, found, advise(program, found, usable), device)
+    return Variant(name, target, found, advise(program, found, usable), device, _roofs(program, found, usable))
+
+
+def _roofs(program: Program, found: Profile, device: Device | None) -> dict[str, float]:
+    if device is None:
+        return {}
+    cost = program_cost(program, device.machine)
+    roofs: dict[str, float] = {}
+    for layer, each in zip(found.layers, estimates(cost, device), strict=True):
+        if layer.macs and each.compute_s:
+            roofs[layer.precision] = max(roofs.get(layer.precision, 0.0), layer.macs / each.compute_s)
+    return roofs
