@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.kernels.arguments import OVERREAD, epilogue, fused, residual
-from edge.kernels.int8_forms import added, complements
+from edge.kernels.int8_forms import added, complements, gathers
 from edge.kernels.isa import Machine
 from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place
 from edge.kernels.shapes import ConvVariant, Residual, tile_pixels
@@ -36,6 +36,11 @@ _KINDS = {
     (Encoding.FLOAT32, Encoding.BITS): "f32bits",
 }
 NEVER = np.iinfo(np.int32).max  # differing bits that no pixel has
+
+# Filters narrower than what their tile multiplies, and the kind of that tile.
+_SPREAD = {"f32bits": "f32f32", "f32i8": "f32f32", "i8bits": "i8i8", "u8bits": "u8i8"}
+_SPREAD_PIXELS = 16  # that a block of filters meets: of fewer, spreading it in registers costs less
+_SPREAD_BYTES = 1 << 18  # of a block that is spread; more leaves the caches, and memory to what filters of one bit are chosen to spare
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,10 @@ def _integer_table(low: Lowering, kind: str) -> tuple[np.ndarray, Borders]:
 
 
 def _int8_correction(low: Lowering, kind: str) -> np.ndarray:
-    sums: np.ndarray = low.array("filter").sum(axis=(1, 2, 3), dtype=np.int64)
+    filters = low.array("filter")
+    sums: np.ndarray = filters.sum(axis=(1, 2, 3), dtype=np.int64)
+    if filters.dtype == np.bool_:
+        sums = filters[0].size - 2 * sums
     correction: np.ndarray = -(low.input().type.zero_point + added(kind, low.machine)) * sums
     return correction
 
@@ -146,9 +154,8 @@ def _sign_correction(low: Lowering, kind: str) -> np.ndarray:
     return sums
 
 
-def _table(low: Lowering, window: Window) -> tuple[int, int, int, int]:
-    """The arguments of `class_table`."""
-    kind = _kind(low)
+def _table(low: Lowering, window: Window, kind: str) -> tuple[int, int, int, int]:
+    """The arguments of `class_table` for a kind of tile."""
     if kind.startswith("f32"):
         return 0, 0, 0, 0
     if kind == "bits":
@@ -225,7 +232,16 @@ def _accepts(low: Lowering) -> bool:
     return reads and (outside.type.encoding is not Encoding.BITS or writes_packed_groups(outside.channels, groups))
 
 
-def _variant(low: Lowering, machine: Machine, kind: str, masked: bool) -> ConvVariant:
+def _spread_bytes(low: Lowering, layout: FilterLayout, kind: str) -> int:
+    """Bytes of a block of filters to be spread before its tiles run; 0 where tiles spread them in registers, position by position."""
+    if kind not in _SPREAD or gathers(kind, low.machine):  # which have a faster way for signs
+        return 0
+    nbytes = 4 * min(BLOCK, lanes(layout.channels_out)[0]) * layout.segments * layout.positions
+    pixels = low.output.height * low.output.width
+    return nbytes if pixels >= _SPREAD_PIXELS and nbytes <= _SPREAD_BYTES else 0
+
+
+def _variant(low: Lowering, machine: Machine, kind: str, masked: bool, stored: str) -> ConvVariant:
     out = low.output
     channels = low.call.constants["filter"].shape[0] // window_of(low).groups
     widths = lanes(channels)
@@ -233,7 +249,7 @@ def _variant(low: Lowering, machine: Machine, kind: str, masked: bool) -> ConvVa
     tail = widths[-1] if len(widths) > 1 and channels % BLOCK else 0
     pixels = tile_pixels(kind, machine, block, out.width)
     scaled = "scale" in low.call.constants
-    return ConvVariant(kind, out.type.encoding.name.lower(), pixels, block, tail, masked, scaled, fused(low), _residual(low))
+    return ConvVariant(kind, out.type.encoding.name.lower(), pixels, block, tail, masked, scaled, fused(low), _residual(low), stored)
 
 
 def _residual(low: Lowering) -> Residual | None:
@@ -257,7 +273,9 @@ def _lower(low: Lowering) -> Lowered:
     image, out = low.input(), low.output
     layout = filter_layout(low.op, low.call)
     segment, masked = _segment_arguments(low, window, layout, kind)
-    variant = _variant(low, low.machine, kind, masked)
+    scratch_bytes = _spread_bytes(low, layout, kind)
+    tile = _SPREAD[kind] if scratch_bytes else kind
+    variant = _variant(low, low.machine, tile, masked, kind if scratch_bytes else "")
     first = image.offset - window.pad[0] * image.row_bytes - window.pad[1] * image.pixel_bytes
     args = (
         *segment,
@@ -265,12 +283,12 @@ def _lower(low: Lowering) -> Lowered:
         *_filters(low, layout),
         len(lanes(layout.channels_out)), window.groups, _group_bytes(image, window.groups),
         out.height, out.width, out.offset, out.row_bytes, out.pixel_bytes, layout.channels_out,
-        *_table(low, window),
+        *_table(low, window, tile),
         *epilogue(low, scaled=variant.scaled, biased=not _has_threshold(low)),
         *(residual(low) if variant.residual else ()),
     )  # fmt: skip
     macs = low.instruction.definition.macs(low.call, out.type.shape)
-    return Lowered(Code(variant.name, _builder(variant)), args, work=macs)
+    return Lowered(Code(variant.name, _builder(variant)), args, scratch_bytes, work=macs)
 
 
 def _builder(variant: ConvVariant):  # type: ignore[no-untyped-def]

@@ -13,6 +13,7 @@ from edge.kernels.epilogue import RESIDUAL, Epilogue, epilogue
 from edge.kernels.isa import Machine
 from edge.kernels.shapes import ConvVariant, TileShape, keeps_registers, sub_lanes
 from edge.kernels.simd import memory, stack
+from edge.kernels.spread import spread_block
 from edge.kernels.tile import tile
 
 # The argument row, as `edge.kernels.conv` writes it; 0 to 6 are the tile's window.
@@ -32,37 +33,64 @@ def kernel(variant: ConvVariant, machine: Machine) -> KernelFunction:
         height = args[HEIGHT]
         blocks = args[BLOCKS]
         units = height * blocks * args[GROUPS]
-        for unit in range(units * part // parts, units * (part + 1) // parts):
+        first = units * part // parts
+        for unit in range(first, units * (part + 1) // parts):
             block_of_all = unit // height
             y = unit - block_of_all * height
             group = block_of_all // blocks
             x = args[X] + y * args[X_ROW] + group * args[X_GROUP]
-            any_row(args, arena, constants, x, y, group, block_of_all - group * blocks)
+            new = y == 0 or unit == first
+            any_row(args, arena, constants, scratch, x, y, group, block_of_all - group * blocks, new)
 
     return conv2d
 
 
 def _blocks(variant: ConvVariant, machine: Machine) -> Any:
-    """One output row of any block: of 32 channels or, as the last, of those that are left."""
-    full_row = _row(variant, variant.lanes, machine)
+    """One output row of any block: of 32 channels or, as the last, of those that are left; `new` where the row before was of another."""
+    full_row = _row_of_stored(variant, variant.lanes, machine)
 
     @inlined
-    def full(args: Any, arena: Any, constants: Any, x: Any, y: Any, group: Any, block: Any) -> None:
+    def full(args: Any, arena: Any, constants: Any, scratch: Any, x: Any, y: Any, group: Any, block: Any, new: Any) -> None:
         filters = args[FILTER] + group * args[FILTER_GROUP] + block * args[BLOCK_BYTES]
-        full_row(args, arena, constants, x, filters, y, group, block * _BLOCK)
+        full_row(args, arena, constants, scratch, x, filters, y, group, block * _BLOCK, new)
 
     if not variant.tail:
         return full
-    tail_row = _row(variant, variant.tail, machine)
+    tail_row = _row_of_stored(variant, variant.tail, machine)
 
     @inlined
-    def full_or_last(args: Any, arena: Any, constants: Any, x: Any, y: Any, group: Any, block: Any) -> None:
+    def full_or_last(args: Any, arena: Any, constants: Any, scratch: Any, x: Any, y: Any, group: Any, block: Any, new: Any) -> None:
         if block == args[BLOCKS] - 1:
-            tail_row(args, arena, constants, x, args[TAIL] + group * args[TAIL_GROUP], y, group, block * _BLOCK)
+            tail_row(args, arena, constants, scratch, x, args[TAIL] + group * args[TAIL_GROUP], y, group, block * _BLOCK, new)
         else:
-            full(args, arena, constants, x, y, group, block)
+            full(args, arena, constants, scratch, x, y, group, block, new)
 
     return full_or_last
+
+
+def _row_of_stored(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
+    """One output row of a block of `lanes` channels, its filters as they are stored."""
+    octets, row = memory("u8"), _row(variant, lanes, machine)
+
+    @inlined
+    def as_stored(
+        args: Any, arena: Any, constants: Any, scratch: Any, x: Any, filters: Any, y: Any, group: Any, channel: Any, new: Any
+    ) -> None:
+        row(args, arena, constants, x, octets.at(constants, filters), y, group, channel)
+
+    if not variant.stored:
+        return as_stored
+    spread = spread_block(variant.stored, lanes, variant.masked)
+
+    @inlined
+    def spread_first(
+        args: Any, arena: Any, constants: Any, scratch: Any, x: Any, filters: Any, y: Any, group: Any, channel: Any, new: Any
+    ) -> None:
+        if new:
+            spread(octets.at(constants, filters), scratch, args)
+        row(args, arena, constants, x, scratch, y, group, channel)
+
+    return spread_first
 
 
 def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
@@ -70,7 +98,7 @@ def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
     sub = sub_lanes(variant.kind, machine, lanes)
     subs = lanes // sub
     pixels = variant.pixels
-    compute = tile(TileShape(variant.kind, pixels, sub, lanes, variant.masked), machine)
+    compute = tile(TileShape(variant.kind, pixels, sub, lanes, variant.masked and not variant.stored), machine)
     store = epilogue(_epilogue(variant), sub)
     octets, words = memory("u8"), memory("i64")
     accumulators = stack(4 * pixels * sub)
@@ -112,7 +140,7 @@ def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
                 first = channel + s * sub
                 left = args[CHANNELS] - first
                 of_all = group * args[CHANNELS] + first
-                compute(octets.at(arena, x + start * args[0]), octets.at(constants, filters + s * sub_bytes), sums, args)
+                compute(octets.at(arena, x + start * args[0]), octets.at(filters, s * sub_bytes), sums, args)
                 # Pixels shared with the tile before are stored already, perhaps over the input that would be added to them again.
                 every_pixel(args, arena, constants, sums, y, start, column - start, of_all, left, table)
             column += pixels

@@ -36,9 +36,10 @@ class Residual:
 class ConvVariant:
     """What the code of a convolution is specialised for; everything else is an argument.
 
-    `residual` is None for conv2d and dense. `lanes` is the width of all blocks but perhaps the last, whose width is `tail` (0: the same);
-    `masked`: the last position of a segment holds bits beyond the segment; `scaled`: accumulators are multiplied by a scale; `activation`
-    is none, relu or leaky.
+    `kind` is that of the tile. `stored`, where not empty, is the kind whose filters the file has: block by block they are spread into those
+    of the tile (`edge.kernels.spread`). `residual` is None for conv2d and dense. `lanes` is the width of all blocks but perhaps the last,
+    whose width is `tail` (0: the same); `masked`: the last position of a segment holds bits beyond the segment; `scaled`: accumulators are
+    multiplied by a scale; `activation` is none, relu or leaky.
     """
 
     kind: str
@@ -50,12 +51,14 @@ class ConvVariant:
     scaled: bool
     activation: str
     residual: Residual | None = None
+    stored: str = ""
 
     @property
     def name(self) -> str:
         flags = "".join(letter for letter, on in zip("ms", (self.masked, self.scaled), strict=True) if on) + _LETTERS[self.activation]
         after = self.residual.name if self.residual else ""
-        return f"conv2d_{self.kind}_{self.output}_{self.pixels}x{self.lanes}_{self.tail}{flags}{after}"
+        kind = f"{self.stored}_spread" if self.stored else self.kind
+        return f"conv2d_{kind}_{self.output}_{self.pixels}x{self.lanes}_{self.tail}{flags}{after}"
 
 
 @dataclass(frozen=True)

@@ -118,12 +118,20 @@ def step(kind: str, machine: Machine) -> Step:
         dot = tile_int8.dot(kind, machine)
         return Step(dot.scalar, 4 if kind.endswith("bits") else 32, I32, dot.filters, dot.spread, dot.multiply, dot.once)
     multiply = _fused if has_fma(machine) else _separate
-    filters, lane_bits = {
+    filters, lane_bits = stored_filters(kind)
+    return Step(F32, lane_bits, F32, filters, _spread, multiply)
+
+
+def stored_filters(kind: str) -> tuple[Callable[[ir.IRBuilder, ir.Value, int], ir.Value], int]:
+    """(builder, pointer, lanes) -> filters of a position as float32 or as 4 int8 a lane, and the bits of a lane as stored; not of bits by
+    bits."""
+    return {
         "f32f32": (_load(F32), 32),
         "f32i8": (_load_int8_as_float, 8),
         "f32bits": (_load_signs, 1),
+        "u8bits": (tile_int8.load_signs, 4),
+        "i8bits": (tile_int8.load_signs, 4),
     }[kind]
-    return Step(F32, lane_bits, F32, filters, _spread, multiply)
 
 
 @functools.cache
