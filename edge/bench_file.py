@@ -157,7 +157,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """changes: those that became slowest first; clocks: how many times as fast the fixed loop ran now, 1 where that cannot be told."""
+    """changes: those that became slower first; clocks: how many times as fast the fixed loop ran now, 1 where that cannot be told."""
 
     changes: tuple[Change, ...]
     clocks: float
@@ -165,12 +165,12 @@ class Comparison:
     remarks: tuple[str, ...]
 
     @property
-    def worst(self) -> float:
-        """The largest clear change."""
-        return max((each.times for each in self.changes if each.clear), default=1.0)
+    def worst(self) -> Change | None:
+        """What became slower most, or faster least, of the clear changes."""
+        return next((each for each in self.changes if each.clear), None)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "worst": self.worst}
+        return {**asdict(self), "worst": self.worst.times if self.worst else None}
 
 
 def load(path: str | os.PathLike[str]) -> StoredRun:

@@ -99,8 +99,9 @@ def _run(models: Sequence[str], options: dict[str, Any]) -> Run:
 
 
 def _judge(compared: Comparison | None, limit: float | None) -> None:
-    if compared is not None and limit is not None and compared.worst > limit:
-        say(f"{compared.changes[0].name} takes {compared.worst:.2f} times as long as before, expected at most {limit:g}", style="red")
+    worst = compared.worst if compared is not None else None
+    if worst is not None and limit is not None and worst.times > limit:
+        say(f"{worst.name} takes {worst.times:.2f} times as long as before, expected at most {limit:g}", style="red")
         raise click.exceptions.Exit(1)
 
 

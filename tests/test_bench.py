@@ -232,7 +232,10 @@ def test_a_comparison_is_at_equal_clocks(tmp_path: Path) -> None:
     now = run_of(a=2e-4, b=1e-4, new=1.0)
     found = compare(now, load(path))
     assert [(each.name, each.clear) for each in found.changes] == [("a, 1 thread", True), ("b, 1 thread", False)]
-    assert found.worst == pytest.approx(2.0) and found.missing == ("gone, 1 thread",) and found.clocks == 1.0
+    assert found.worst is found.changes[0] and found.worst.times == pytest.approx(2.0)
+    assert found.missing == ("gone, 1 thread",) and found.clocks == 1.0
+    hidden = replace(found, changes=(replace(found.changes[0], clear=False), found.changes[1]))
+    assert hidden.worst is None and hidden.to_json()["worst"] is None
     slower_clock = compare(replace(now, spin_s=2e-4), load(path))
     assert slower_clock.clocks == 0.5 and [each.times for each in slower_clock.changes] == pytest.approx([1.0, 0.5])
 
