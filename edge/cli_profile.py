@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from edge.targets.survey import Survey, Variant
 
 ALL = "all"
-WIDTHS = (32, 8, 1)
 
 EPILOG = """
 \b
@@ -39,7 +39,7 @@ A Keras model is converted at 32, 8 and 1 bits, into a folder that is gone after
 
 @click.command(epilog=EPILOG)
 @click.argument("model", type=PATH, metavar="MODEL")
-@click.option("--target", default="host", show_default=True, metavar="NAME|all|FILE", help="A device, this machine (host), or a .toml file.")
+@click.option("--target", default="host", show_default=True, metavar="NAME|all|FILE", help="A device, host (this machine), a .toml file.")
 @click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Show times on 1 to N threads (default: all cores).")
 @click.option("--html", type=PATH, metavar="FILE", help="Write a page with plots, for all devices.")
 @json_option
@@ -48,6 +48,8 @@ def profile(model: str, target: str, threads: int | None, html: str | None, as_j
 
     MODEL is a .edge, .tflite or Keras file, or the name of an example such as digits.
     """
+    from edge.targets.survey import survey
+
     path = find_model(model)
     with naming(path):
         if file_format(path) == "tflite":
@@ -58,8 +60,10 @@ def profile(model: str, target: str, threads: int | None, html: str | None, as_j
         def tell(what: str) -> None:
             progress.update(0, 0, what)
 
-        variants = _variants(path, Path(folder), tell)
-        found = _survey(path, variants, _targets(target, html), tell)
+        variants, remarks = _versions(path, Path(folder), tell)
+        for remark in remarks:
+            say(remark)
+        found = survey(path.name, variants, _targets(target, html), remarks=remarks, tell=tell)
     if html is not None:
         _write_page(html, found)
     if as_json:
@@ -70,16 +74,13 @@ def profile(model: str, target: str, threads: int | None, html: str | None, as_j
         _print(found.one(target), threads)
 
 
-def _variants(path: Path, folder: Path, tell: Any) -> list[tuple[str, Path]]:
-    """(name, `.edge` file): the file itself, or what is made of a Keras file."""
+def _versions(path: Path, folder: Path, tell: Callable[[str], None]) -> tuple[list[tuple[str, Path]], list[str]]:
+    """(name, `.edge` file): the file itself, or what is made of a Keras file; and sentences on them."""
     if file_format(path) == "edge":
-        return [("", path)]
-    from edge.bench_models import Sources, find_subjects
+        return [("", path)], []
+    from edge.targets.versions import convert_all
 
-    made = find_subjects([str(path)], folder, Sources(bits=WIDTHS, litert=False), tell=tell)
-    for remark in made.remarks:
-        say(remark)
-    return [(f"{bits} bit{'s' if bits > 1 else ''}", each.path) for bits, each in zip(WIDTHS, made.subjects, strict=True)]
+    return convert_all(path, folder, tell=tell)
 
 
 def _targets(target: str, html: str | None) -> list[str]:
@@ -89,12 +90,6 @@ def _targets(target: str, html: str | None) -> list[str]:
     if target == ALL:
         return everything
     return list(dict.fromkeys([target, *(everything if html is not None else ())]))
-
-
-def _survey(path: Path, variants: list[tuple[str, Path]], targets: list[str], tell: Any) -> Survey:
-    from edge.targets.survey import survey
-
-    return survey(path.name, variants, targets, tell=tell)
 
 
 def _write_page(html: str, found: Survey) -> None:
@@ -153,6 +148,8 @@ def _facts(found: Profile, threads: int | None) -> list[tuple[str, str]]:
         f"constants {bytes_text(memory.constants_bytes)}, derived at load {bytes_text(memory.derived_bytes)}, tensors "
         f"{bytes_text(memory.arena_bytes)}, scratch {bytes_text(memory.scratch_bytes)}, arguments {bytes_text(memory.argument_bytes)}"
     )
+    if found.ram_bytes < memory.total_bytes:
+        parts += "; the constants stay in storage"
     macs = ", ".join(f"{count:,} at {precision}" for precision, count in found.macs.items())
     facts = [
         ("storage", f"{bytes_text(found.storage_bytes)} ({found.storage_bytes:,} bytes){_fits(found.fits_storage)}"),

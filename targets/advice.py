@@ -15,7 +15,7 @@ import numpy as np
 from edge import arena
 from edge.errors import FormatError, ModelError
 from edge.graph import Graph, Node
-from edge.kernels.isa import detect
+from edge.kernels.isa import Machine, detect
 from edge.lower import to_program
 from edge.ops import OPS, ConstantType, OpError
 from edge.program import Instruction, Program
@@ -115,7 +115,7 @@ def _again(program: Program, found: Profile, device: Device | None, number: int,
     instruction, layer = program.instructions[number], found.layers[number]
     source = program.call(instruction).inputs[0].encoding
     given = {8: U8 if source is U8 else I8, 1: BITS}[bits]
-    other = _variant(program, instruction, given, I8 if bits == 8 else BITS)
+    other = _variant(program, instruction, device, given, I8 if bits == 8 else BITS)
     if other is not None:
         change = f"{_name(layer)} at {bits} bit{'s' if bits > 1 else ''} (weights and activations) in place of {layer.precision}"
         yield _advice(program, found, device, number, other, change, _HOW[bits])
@@ -125,20 +125,18 @@ def _half(program: Program, found: Profile, device: Device | None, number: int) 
     instruction, layer = program.instructions[number], found.layers[number]
     call = program.call(instruction)
     units = call.constants["filter"].shape[0]
-    other = _variant(program, instruction, call.inputs[0].encoding, call.constants["filter"].encoding, units=units // 2)
+    other = _variant(program, instruction, device, call.inputs[0].encoding, call.constants["filter"].encoding, units=units // 2)
     if other is not None and units > 1:
         change = f"{units // 2:,} units in place of {units:,} in {_name(layer)}"
         yield _advice(program, found, device, number, other, change, "train the narrower network")
 
 
-def _advice(
-    program: Program, found: Profile, device: Device | None, number: int, other: Program, change: str, how: str
-) -> Advice:
-    layer, machine = found.layers[number], device.machine if device else detect()
-    now, then = program_cost(program, machine).instructions[number], program_cost(other, machine).instructions[-1]
+def _advice(program: Program, found: Profile, device: Device | None, number: int, then: InstructionCost, change: str, how: str) -> Advice:
+    layer, now = found.layers[number], program_cost(program, _machine(device)).instructions[number]
     storage = now.constants_bytes - then.constants_bytes
     seconds, error = _saved(layer, now, then, found, device)
-    ram = storage + now.derived_bytes - then.derived_bytes
+    in_ram = found.ram_bytes == found.footprint.total_bytes  # else constants are read where the file lies
+    ram = (storage if in_ram else 0) + now.derived_bytes - then.derived_bytes
     return Advice(change, how, seconds, storage, ram, PREDICTED, error)
 
 
@@ -153,8 +151,14 @@ def _saved(
     return saved, max(before.expected_error, after.expected_error)
 
 
-def _variant(program: Program, instruction: Instruction, source: Encoding, stored: Encoding, *, units: int | None = None) -> Program | None:
-    """A program of this instruction alone, with other encodings, or fewer output channels; None where no operation does it."""
+def _machine(device: Device | None) -> Machine:
+    return device.machine if device else detect()
+
+
+def _variant(
+    program: Program, instruction: Instruction, device: Device | None, source: Encoding, stored: Encoding, *, units: int | None = None
+) -> InstructionCost | None:
+    """What this instruction costs with other encodings, or fewer output channels; None where nothing does it."""
     call, definition = program.call(instruction), OPS[instruction.definition.name.removeprefix("residual_")]
     output = program.tensors[instruction.output].type
     shape = call.constants["filter"].shape
@@ -175,9 +179,10 @@ def _variant(program: Program, instruction: Instruction, source: Encoding, store
     }
     node = Node(definition.name, ("x",), "y", attrs, constants)
     try:
-        return to_program(Graph("variant", ("x",), ("y",), (node,), types).verify("costing"))
+        alone = to_program(Graph("variant", ("x",), ("y",), (node,), types).verify("costing"))
+        return program_cost(alone, _machine(device)).instructions[-1]
     except (ModelError, OpError, FormatError):
-        return None  # there is no such operation, so it is no alternative
+        return None  # there is no such operation, or no kernel of it, so it is no alternative
 
 
 def _name(layer: LayerProfile) -> str:
@@ -221,4 +226,3 @@ def sentence(advice: Advice, seconds: float | None) -> str:
         if nbytes:
             saves.append(f"{bytes_text(abs(nbytes))} {'less' if nbytes > 0 else 'more'} {what}")
     return f"{advice.change}: {', '.join(saves)}; {advice.how}"
-

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from edge.errors import InputError
-from edge.threads import most_threads
 from edge.tflite_listing import list_tflite
+from edge.threads import most_threads
 
 MEASURED = "measured"
 _REPEATS, _FEWEST, _BUDGET_S = 30, 5, 1.0

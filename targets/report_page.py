@@ -24,12 +24,13 @@ p { margin: .25rem 0 .75rem; color: var(--soft); max-width: 56rem; }
 .facts { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1rem 0; padding: 0; list-style: none; }
 .facts li { background: var(--raised); border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .9rem; min-width: 9rem; }
 .facts b { display: block; font-size: 1.15rem; font-variant-numeric: tabular-nums; } .facts span { color: var(--soft); font-size: .8rem; }
-.help { border-left: 3px solid var(--one); background: var(--raised); padding: .6rem .9rem; border-radius: 0 .5rem .5rem 0; color: var(--text); }
+.help { border-left: 3px solid var(--one); background: var(--raised); padding: .6rem .9rem; color: var(--text); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .85rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
-.label { text-align: left; } td.label { max-width: 21rem; overflow: hidden; text-overflow: ellipsis; }
+.label { text-align: left; } .layers td.label { max-width: 12.5rem; } .layers td.plot { min-width: 7rem; width: 20%; }
+td.label { max-width: 17rem; overflow: hidden; text-overflow: ellipsis; }
 tr.first td { border-top: 2px solid var(--line); } tr.total td { font-weight: 600; border-bottom: 0; }
 td.plot { width: 24%; min-width: 9rem; text-align: left; }
 .bar { display: flex; height: .85rem; } .bar i { display: block; height: 100%; min-width: 1px; background: var(--ink); }
@@ -41,7 +42,8 @@ td.plot { width: 24%; min-width: 9rem; text-align: left; }
 .tag.measured { color: var(--good); border-color: currentColor; } .no { color: var(--bad); font-weight: 600; } .yes { color: var(--good); }
 .key { display: flex; flex-wrap: wrap; gap: .25rem 1rem; font-size: .82rem; color: var(--soft); margin: .25rem 0 .75rem; }
 .key i { display: inline-block; width: .8rem; height: .8rem; margin-right: .35rem; vertical-align: -.1rem; background: var(--ink); }
-svg { width: 100%; height: auto; font: 11px system-ui, sans-serif; } svg text { fill: var(--soft); } svg g text { fill: var(--text); }
+svg { width: 100%; height: auto; font: 11px system-ui, sans-serif; } svg text { fill: var(--soft); }
+svg g text { fill: var(--text); paint-order: stroke; stroke: var(--page); stroke-width: 3px; }
 svg .grid { stroke: var(--line); } svg .slope { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 5 4; }
 svg .roof { stroke: var(--ink); stroke-width: 1.2; opacity: .7; } svg .roof-name { fill: var(--ink); }
 svg circle { fill: var(--ink); stroke: var(--page); stroke-width: 1.5; }
@@ -49,7 +51,7 @@ details { margin: .75rem 0; } summary { cursor: pointer; font-weight: 600; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
 """
 _KEY = (("one", "1 bit"), ("eight", "8 bits"), ("mixed", "weights of fewer bits than activations"), ("float", "float32"), ("none", "none"))
-_VERSIONS = {"1 bit": "one", "8 bits": "eight", "32 bits": "float"}
+_VERSIONS = {"1 bit": "one", "8 bits": "eight", "32 bits": "float", "1-bit weights": "mixed"}
 _SINGLE = "This is one converted file. Give its Keras source in its place, and 32, 8 and 1 bits stand here side by side."
 _METHOD = (
     "Bytes are exact. A time is marked measured where it was taken on this machine; predicted (hatched) where it follows from instruction "
@@ -68,7 +70,7 @@ def page(found: Survey) -> str:
         _cards(main.profile),
         _help(main),
         "<h2>All devices, side by side</h2>",
-        f"<p>One thread. {'' if len(detailed) == 1 else 'Bars compare the versions on one device.'}</p><p>{_SINGLE if len(detailed) == 1 else ''}</p>",
+        f"<p>{html.escape(_remarks(found, len(detailed)))}</p>",
         _side_by_side(found),
         "<h2>Layers</h2><p>Time on one thread; bytes of constants in the file, of what is derived from them at load (lighter), and of the "
         "output (faint), which shares the arena.</p>",
@@ -79,6 +81,11 @@ def page(found: Survey) -> str:
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}: profile</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
+
+
+def _remarks(found: Survey, versions: int) -> str:
+    remarks = [f"{remark[:1].upper()}{remark[1:]}." for remark in found.remarks]
+    return f"One thread. {_SINGLE}" if versions == 1 else " ".join(["One thread. Bars compare the versions on one device.", *remarks])
 
 
 def _version(variant: Variant) -> str:
@@ -147,7 +154,7 @@ def _device_rows(found: Survey, target: str) -> Iterator[str]:
             f"<td>{bytes_text(profile.storage_bytes)}</td><td>{bytes_text(profile.ram_bytes)}</td>{_fits(each.fits)}",
             f"<td>{_time(profile.seconds)}</td>", f'<td class="plot">{bar}</td>', f'<td class="label">{basis}</td>',
         ]  # fmt: skip
-        yield f'<tr{"" if i else " class=first"}>{"".join(cells)}</tr>'
+        yield f"<tr{'' if i else ' class=first'}>{''.join(cells)}</tr>"
 
 
 def _label(text: str) -> str:
@@ -188,13 +195,13 @@ def _layers(variant: Variant, *, is_open: bool) -> str:
     guess = found.time_basis != "measured"
     rows = "".join(_layer(layer, longest, largest, is_guess=guess) for layer in found.layers)
     total = (
-        f'<tr class="total"><td class="label">total</td><td></td><td></td><td>{sum(found.macs.values()):,}</td><td>{_time(found.seconds)}</td>'
-        f"<td></td><td>{bytes_text(found.storage_bytes)}</td><td class=label>the file</td><td></td></tr>"
+        f'<tr class="total"><td class="label">total</td><td></td><td></td><td>{sum(found.macs.values()):,}</td>'
+        f"<td>{_time(found.seconds)}</td><td></td><td>{bytes_text(found.storage_bytes)}</td><td class=label>the file</td><td></td></tr>"
     )
     table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}{total}</tbody></table></div>'
     summary = f"{html.escape(variant.name or 'This file')} on {html.escape(found.title)}"
     basis = f' <span class="tag {found.time_basis}">{_basis(found)}</span>' if found.seconds is not None else ""
-    return f"<details{' open' if is_open else ''}><summary>{summary}{basis}</summary>{table}</details>"
+    return f"<details class=layers{' open' if is_open else ''}><summary>{summary}{basis}</summary>{table}</details>"
 
 
 def _bytes(layer: LayerProfile) -> tuple[int, int, int]:
@@ -220,5 +227,6 @@ def _roofline(variant: Variant) -> list[str]:
         return []
     known = "Dashed slopes are what a memory can bring, levels what the fastest kernel of so many bits does."
     slopes = known if variant.roofs else "edge targets calibrate adds what its memories and kernels can do."
-    about = f"Layers that multiply, on {html.escape(variant.profile.title)}{_version(variant)}; times are {variant.profile.time_basis}. {slopes}"
+    where = f"{html.escape(variant.profile.title)}{_version(variant)}"
+    about = f"Layers that multiply, on {where}; times are {variant.profile.time_basis}. {slopes}"
     return ["<h2>Roofline</h2>", f"<p>{about}</p>", f"<figure style='margin:0'>{drawn}</figure>"]

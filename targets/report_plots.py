@@ -148,7 +148,7 @@ def _marks(points: Iterable[_Point], across: _Axis, up: _Axis) -> Iterator[str]:
 
 
 def _name(point: _Point) -> str:
-    name = printable("+".join(point.layer.layers) or point.layer.operation)
+    name = printable(next(iter(point.layer.layers), point.layer.operation))
     return name if len(name) <= 18 else name[:17] + "…"
 
 

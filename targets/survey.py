@@ -49,10 +49,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Survey:
-    """Versions of a model on devices, device by device."""
+    """Versions of a model on devices, device by device; `remarks`: sentences on what the versions are."""
 
     model: str
     variants: tuple[Variant, ...]
+    remarks: tuple[str, ...] = ()
 
     def one(self, target: str) -> Variant:
         """The first version on a device."""
@@ -60,11 +61,11 @@ class Survey:
 
     def to_json(self, threads: int | None = None) -> dict[str, Any]:
         """All of it as JSON-able values."""
-        return {"model": self.model, "profiles": [each.to_json(threads) for each in self.variants]}
+        return {"model": self.model, "remarks": list(self.remarks), "profiles": [each.to_json(threads) for each in self.variants]}
 
 
 def survey(
-    model: str, versions: Sequence[tuple[str, Path]], targets: Sequence[str], *, tell: Told = lambda what: None
+    model: str, versions: Sequence[tuple[str, Path]], targets: Sequence[str], *, remarks: Sequence[str] = (), tell: Told = lambda what: None
 ) -> Survey:
     """Profile `.edge` files, (name of the version, path), on targets as `profile` takes them; `tell` is told what is being done.
 
@@ -77,7 +78,7 @@ def survey(
         for name, path, program in programs:
             tell(f"profiling {name or model} for {target}")
             variants.append(_variant(name, path, program, target, device))
-    return Survey(model, tuple(variants))
+    return Survey(model, tuple(variants), tuple(remarks))
 
 
 def _variant(name: str, path: Path, program: Program, target: str, device: Device | None) -> Variant:
