@@ -1,9 +1,9 @@
 """Machine code at hand: objects are compiled once, kept in the user's cache folder under the hash of all that made them, and loaded.
 
-The folder is $EDGE_CACHE, else $XDG_CACHE_HOME/edge, else ~/.cache/edge. An object's name is the sha256 of the sources of `edge.kernels`,
-the versions of Numba and LLVM, the machine and the kernel, so an entry is never stale; it is written to a temporary name and renamed, and
-begins with the hash of its content, so a torn one is made anew. Code is loaded from files of this user (or root) alone. Where the folder
-can't be used, objects are kept in memory, with one line saying so.
+The folder is $EDGE_CACHE, else $XDG_CACHE_HOME/edge, else ~/.cache/edge. An object's name is the sha256 of the sources of `edge.kernels`
+that decide code, the versions of Numba and LLVM, the machine and the kernel, so an entry is never stale; it is written to a temporary name
+and renamed, and begins with the hash of its content, so a torn one is made anew. Code is loaded from files of this user (or root) alone.
+Where the folder can't be used, objects are kept in memory, with one line saying so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from edge.errors import MissingPackage
 from edge.kernels.isa import Machine
-from edge.kernels.library import Library, can_compile, missing_kernels, symbol
+from edge.kernels.library import Library, can_compile, code_sources, missing_kernels, symbol
 from edge.kernels.registry import Code
 
 ENVIRONMENT_VARIABLE = "EDGE_CACHE"
@@ -48,7 +48,7 @@ def folder() -> Path | None:
 def _sources_digest() -> str:
     """sha256 over the sources of the kernels and the versions of what compiles them."""
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in code_sources():
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     for package in ("numba", "llvmlite"):
         digest.update(_version(package).encode())

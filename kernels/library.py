@@ -54,12 +54,17 @@ def symbol(name: str) -> str:
     return f"edge_{name}"
 
 
+def code_sources() -> list[Path]:
+    """The files of edge.kernels that decide machine code or its arguments."""
+    return sorted(path for path in Path(__file__).parent.glob("*.py") if path.stem not in _APART)
+
+
 def sources() -> dict[str, str]:
     """The start of the sha256 of every source file here that decides kernels or their arguments."""
-    folders = {"kernels": Path(__file__).parent, "edge": Path(paths.__file__).parent}
-    files = [("kernels", path) for path in folders["kernels"].glob("*.py") if path.stem not in _APART]
-    files += [("edge", path) for path in (folders["edge"] / f"{stem}.py" for stem in _BESIDE) if path.is_file()]
-    return {f"{folder}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()[:_DIGEST_CHARACTERS] for folder, path in sorted(files)}
+    edge = Path(paths.__file__).parent
+    beside = [path for path in (edge / f"{stem}.py" for stem in _BESIDE) if path.is_file()]
+    named = [*((f"kernels/{path.name}", path) for path in code_sources()), *((f"edge/{path.name}", path) for path in beside)]
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:_DIGEST_CHARACTERS] for name, path in named}
 
 
 @dataclass(frozen=True)
