@@ -171,7 +171,8 @@ def _variant(
     if output.encoding is BITS:
         kinds = {"filter": kinds["filter"], "threshold": ConstantType(Encoding.INT32, (channels,))}
         result = BITS
-    constants = {role: np.zeros(kind.shape, _DTYPES[kind.encoding]) for role, kind in kinds.items()}
+    # Of values that differ from role to role: equal constants would be stored once.
+    constants = {role: np.full(kind.shape, value, _DTYPES[kind.encoding]) for value, (role, kind) in enumerate(kinds.items())}
     attrs = {name: value for name, value in instruction.attributes().items() if name in definition.attrs}
     types = {
         "x": replace(call.inputs[0], encoding=source, halo=NO_HALO),
