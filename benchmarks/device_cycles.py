@@ -4,6 +4,7 @@
     python benchmarks/device_cycles.py raspberry-pi-4 raspberry-pi-5 --write               puts them into the profiles
     python benchmarks/device_cycles.py raspberry-pi-4 --write --kinds 'dense_bits_.*'      those kinds alone, the others stay
     python benchmarks/device_cycles.py raspberry-pi-4 --write --kinds missing             those that the profile does not list
+    python benchmarks/device_cycles.py raspberry-pi-3b-plus --write --code-of raspberry-pi-4   code for another core, compiled once for all
     python benchmarks/device_cycles.py raspberry-pi-4 --model examples/digits.edge        each instruction of a model, counted and predicted
 
 The cases of `edge.targets.cases` are run in emulation (`device_emulator.py`), their cycles fitted as those of the host are
@@ -42,6 +43,7 @@ from edge.tensors import Encoding, Halo, TensorType
 
 MODEL_ERROR = 0.3  # of llvm-mca against hardware, first-level cache assumed
 MISSING = "missing"
+PROGRESS = 100  # calls
 HALOS = (Halo(1, 1, 1, 1), Halo(0, 1, 0, 1), Halo(2, 2, 2, 2))
 HALO_ENCODINGS = (Encoding.BITS, Encoding.FLOAT32, Encoding.INT8)
 
@@ -86,16 +88,16 @@ def sized_calls(machine: Machine) -> Iterator[Sized]:
         yield Sized(HALO, halo_work(tensor), halo_job(tensor))
 
 
-def count(machine: Machine, folder: Path, wanted: Callable[[str], bool]) -> dict[str, list[Counted]]:
-    """All calls of the kinds that are wanted, by kind of kernel."""
+def count(machine: Machine, cpu: str, folder: Path, wanted: Callable[[str], bool]) -> dict[str, list[Counted]]:
+    """All calls of the kinds that are wanted, by kind of kernel: code made for a machine, on a core."""
     calls = [call for call in sized_calls(machine) if wanted(call.kind)]
     counts = []
     for each in Emulator(machine, folder).counts([call.job for call in calls]):
         counts.append(each)
-        print(f"\r{machine.cpu}: {len(counts)} of {len(calls)} counted", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        if len(counts) % PROGRESS == 0:
+            print(f"{machine.cpu}: {len(counts)} of {len(calls)} calls counted", file=sys.stderr)
     found: dict[str, list[Counted]] = defaultdict(list)
-    for call, taken in zip(calls, Simulator(machine.cpu, folder).cycles(counts), strict=True):
+    for call, taken in zip(calls, Simulator(cpu, folder).cycles(counts), strict=True):
         found[call.kind].append(Counted(call.features, taken))
     return found
 
@@ -133,12 +135,17 @@ def compare_model(device: Device, folder: Path, path: str) -> None:
         print(f"{device.title}: {1e3 * (each.seconds or 0):.3f} ms, one thread, {each.time_basis}")
 
 
-def tables(device: Device, folder: Path, kinds: str) -> dict[str, str]:
+def tables(device: Device, code_of: Device, folder: Path, kinds: str) -> dict[str, str]:
     """The tables of the kinds that match a pattern, or that the profile does not list, as TOML."""
     pattern = re.compile(kinds)
-    found = count(device.machine, folder, lambda kind: kind not in device.kernels if kinds == MISSING else bool(pattern.fullmatch(kind)))
-    source = f"benchmarks/device_cycles.py: instructions counted in emulation, {Simulator(device.machine.cpu, folder).source}"
-    return {kind: kernel_table(kind, kernel_cost(counted, source)) + "\n" for kind, counted in found.items()}
+
+    def wanted(kind: str) -> bool:
+        return kind not in device.kernels if kinds == MISSING else bool(pattern.fullmatch(kind))
+
+    found = count(code_of.machine, device.machine.cpu, folder, wanted)
+    counted = f"instructions of code for {code_of.machine.cpu} counted in emulation"
+    source = f"benchmarks/device_cycles.py: {counted}, {Simulator(device.machine.cpu, folder).source}"
+    return {kind: kernel_table(kind, kernel_cost(calls, source)) + "\n" for kind, calls in found.items()}
 
 
 def run(targets: Iterable[str], options: argparse.Namespace) -> None:
@@ -147,7 +154,7 @@ def run(targets: Iterable[str], options: argparse.Namespace) -> None:
         if options.model:
             compare_model(device, options.folder, options.model)
             continue
-        made = tables(device, options.folder, options.kinds)
+        made = tables(device, load_device(options.code_of or name), options.folder, options.kinds)
         if options.write:
             write(name, made, keep=options.kinds != ".*")
         else:
@@ -159,6 +166,7 @@ def main() -> None:
     parser.add_argument("targets", nargs="+")
     parser.add_argument("--write", action="store_true", help="replace the tables in the profiles")
     parser.add_argument("--kinds", default=".*", help=f"a pattern of the kinds to count, or {MISSING}")
+    parser.add_argument("--code-of", metavar="TARGET", help="count the code that is made for the core of another profile")
     parser.add_argument("--model", help="compare the profiles with the cycles of a .edge file")
     parser.add_argument("--folder", type=Path, default=(cache_folder() or Path()) / "counts", help="where counts are kept")
     options = parser.parse_args()

@@ -39,7 +39,8 @@ from edge.tensors import TensorType
 HERE = Path(__file__).parent / "device"
 COMPILER, EMULATOR, DISASSEMBLER = "aarch64-linux-gnu-gcc", "qemu-aarch64", "llvm-objdump"
 TOOLS = (COMPILER, "gcc", EMULATOR, DISASSEMBLER)
-ITERATIONS = 100
+ITERATIONS = (10, 40)  # of a block: what those between take, so that neither its start nor its end counts
+_BLOCKS = 250  # of one run of llvm-mca
 _BATCH = 48  # jobs of one process
 _FORMAT = 1  # of what is kept
 _BRANCHES = ("b", "cb", "tb", "ret")
@@ -266,21 +267,25 @@ class Simulator:
 
     def _learn(self, blocks: Iterable[Block]) -> None:
         new = sorted({"\n".join(block) for block in blocks} - set(self._known))
-        for start in range(0, len(new), 500):
-            part = new[start : start + 500]
-            self._known.update(zip(part, self._simulated(part), strict=True))
-        if new:
+        for start in range(0, len(new), _BLOCKS):
+            part = new[start : start + _BLOCKS]
+            (few, least), (many, _) = (self._simulated(part, iterations) for iterations in ITERATIONS)
+            between = ITERATIONS[1] - ITERATIONS[0]
+            for block, low, first, last in zip(part, least, few, many, strict=True):
+                high = (last - first) / between
+                self._known[block] = [min(low, high), high]
             _write(self._file, self._known)
 
-    def _simulated(self, blocks: Sequence[str]) -> list[list[float]]:
+    def _simulated(self, blocks: Sequence[str], iterations: int) -> tuple[list[float], list[float]]:
+        """Cycles of some runs of each block in a row, and the least that one run takes, by what the core has of its busiest unit."""
         regions = "".join(f"# LLVM-MCA-BEGIN r{i}\n{block}\n# LLVM-MCA-END\n" for i, block in enumerate(blocks))
-        command = (self.tool, "-mtriple=aarch64-linux-gnu", f"-mcpu={self.model.name}", f"-iterations={ITERATIONS}")
+        command = (self.tool, "-mtriple=aarch64-linux-gnu", f"-mcpu={self.model.name}", f"-iterations={iterations}")
         report = run_tool(*command, "-instruction-info=0", "-resource-pressure=0", text=f"label:\n{regions}").stdout
-        totals = [int(found) / ITERATIONS for found in re.findall(r"Total Cycles:\s+(\d+)", report)]
+        totals = [float(found) for found in re.findall(r"Total Cycles:\s+(\d+)", report)]
         least = [float(found) for found in re.findall(r"Block RThroughput:\s+([\d.]+)", report)]
         if len(totals) != len(blocks) or len(least) != len(blocks):
             raise EdgeError(f"llvm-mca gave {len(totals)} results for {len(blocks)} blocks: {report[:300]}")
-        return [[min(low, high), high] for low, high in zip(least, totals, strict=True)]
+        return totals, least
 
 
 @functools.cache
