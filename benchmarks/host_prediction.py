@@ -73,7 +73,7 @@ class Subject:
     def row(self, device: Device) -> Row:
         cost = program_cost(self.engine.program, device.machine)
         parts = estimates(cost, device)
-        seconds = sum(part.seconds for part in parts)
+        seconds = sum(part.seconds for part in parts) + (device.optional("inference_s") or 0.0)
         error = sum(part.seconds * part.expected_error for part in parts) / seconds
         return Row(self.model.name, self.bits, self.model.third_party, seconds, float(np.median(self.found)), error)
 

@@ -65,11 +65,12 @@ def calibrate(settings: Settings | None = None, progress: Progress | None = None
     sized = [(cost, call) for cost, call in _sized_calls(machine, settings.kinds)]
     link([call for _, call in sized], machine, lambda done, total: report("compiling", done, total))
     clock = ClockProbe(machine)
-    overhead_s = _overhead(clock)
+    loop_s = _loop_seconds()
     cycles = np.array([call.seconds() for _, call in sized]) if not settings.rounds else _rounds(sized, clock, settings.rounds, report)
-    figures = _figures(machine, clock, settings.bandwidth_rounds, report) | {"overhead_s": _measured(overhead_s, 0.5)}
+    figures = _figures(machine, clock, settings.bandwidth_rounds, report)
+    figures |= {"overhead_s": _measured(loop_s, 0.5), "inference_s": _measured(_inference_seconds(machine) - loop_s, 0.5)}
     bare = Device(HOST, f"this machine ({machine.cpu})", machine, figures, {})
-    samples = _samples(sized, cycles - overhead_s * clock.hz, bare)
+    samples = _samples(sized, cycles - loop_s * clock.hz, bare)
     kernels = {kind: _kernel_cost(fit(each)) for kind, each in samples.items()}
     return Device(bare.name, bare.title, machine, figures, kernels)
 
@@ -174,11 +175,18 @@ def _probe(code: Code, args: tuple[int, ...], arena: np.ndarray) -> Call:
     return Call(Lowered(code, args, scratch_bytes=64), arena, arena)
 
 
-def _overhead(clock: ClockProbe) -> float:
+def _loop_seconds() -> float:
     """Seconds the native loop takes to call a kernel that does nothing: a reshape that stays where it is."""
     call = instruction_call(Case("reshape", TensorType((64,), F32), F32).program(), detect())
     link([call], detect())
     return float(np.median([call.seconds() for _ in range(51)]))
+
+
+def _inference_seconds(machine: Machine) -> float:
+    """Seconds of an inference that does nothing."""
+    program = Case("reshape", TensorType((64,), F32), F32).program()
+    engine = Engine(program, machine=machine)
+    return float(np.median(engine.times(example(program), 101, whole=True)))
 
 
 def _figures(machine: Machine, clock: ClockProbe, rounds: int, report: Progress) -> dict[str, Figure]:

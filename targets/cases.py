@@ -32,6 +32,7 @@ CONV_SHAPES = (
     (4, 4, 64, 64, 3), (4, 4, 256, 32, 1), (2, 4, 128, 64, 3),
     (20, 28, 64, 16, 1), (14, 14, 64, 16, 3), (7, 7, 192, 16, 1),
     (14, 14, 64, 40, 3), (7, 14, 128, 40, 1), (4, 28, 64, 72, 1),
+    (6, 24, 32, 64, 3), (4, 24, 64, 32, 1), (8, 16, 64, 32, 3), (4, 16, 128, 32, 1), (20, 1, 64, 64, 3), (8, 1, 128, 32, 1),
 )  # fmt: skip
 DENSE_SHAPES = ((1024, 32), (256, 64), (64, 64), (128, 128), (784, 64), (512, 10), (64, 10), (128, 12), (2048, 32), (256, 16))
 DEPTHWISE_SHAPES = (
@@ -71,16 +72,20 @@ class Case:
 
     def program(self) -> Program:
         """A program of this one instruction; its second input, where it has one, is a tensor that nothing writes."""
-        constants, attrs = self._constants(), self._attrs()
-        types = {"x": self.input, **self._second()}
-        call = OpCall(tuple(types.values()), {role: constant_type(a) for role, a in constants.items()}, attrs)
-        output = TensorType(infer(OPS[self.op], call), self.output, self.input.scale, self.input.zero_point if self.output is I8 else 0)
-        types = {name: replace(kind, shape=output.shape) if name == "other" else kind for name, kind in types.items()}
-        signs = "signs" if self._gives_signs() else ""
-        node = Node(self.op, tuple(types), "out", attrs, constants, ("layer",), signs)
-        every = {**types, "out": output, **({signs: TensorType(output.shape, BITS)} if signs else {})}
-        made = to_program(Graph("case", tuple(types), ("out",), (node,), every).verify())
+        node, output = self.node("x", "out")
+        types = dict(zip(node.inputs, (self.input, *self._second().values()), strict=True))
+        every = {**types, "out": output, **({node.signs: TensorType(output.shape, BITS)} if node.signs else {})}
+        made = to_program(Graph("case", node.inputs, ("out",), (node,), every).verify())
         return replace(made, inputs=made.inputs[:1])
+
+    def node(self, source: str, target: str) -> tuple[Node, TensorType]:
+        """The operation on the tensor `source`, and what `target` is then."""
+        constants, attrs, second = self._constants(), self._attrs(), self._second()
+        call = OpCall((self.input, *second.values()), {role: constant_type(a) for role, a in constants.items()}, attrs)
+        zero_point = self.input.zero_point if self.output is I8 else 0
+        output = TensorType(infer(OPS[self.op], call), self.output, self.input.scale, zero_point)
+        signs = "signs" if self._gives_signs() else ""
+        return Node(self.op, (source, *second), target, attrs, constants, ("layer",), signs), output
 
     def _gives_signs(self) -> bool:
         return self.op == "residual_conv2d" and self.output is F32
@@ -103,7 +108,7 @@ class Case:
         shapes = {"dense": (self.channels, height, width, depth), "depthwise_conv2d": (self.taps, self.taps, depth)}
         filters = random.integers(-9, 9, shapes.get(self.op, (self.channels, self.taps, self.taps, depth)))
         dtype = {BITS: np.bool_, I8: np.int8, F32: np.float32}[self.stored]
-        constants = {"filter": (filters < 0 if self.stored is BITS else filters).astype(dtype)}
+        constants: dict[str, np.ndarray] = {"filter": (filters < 0 if self.stored is BITS else filters).astype(dtype)}
         channels = self.channels or depth
         if self.output is BITS and self.op != "residual_conv2d":
             return constants | {"threshold": np.zeros(channels, np.int32)}
@@ -149,7 +154,8 @@ def _filtered(op: str, source: Encoding, stored: Encoding, output: Encoding) -> 
     elif op == "depthwise_conv2d":
         for number, (height, width, depth, taps) in enumerate(DEPTHWISE_SHAPES):
             stride = 2 if number in (4, 5, 9) else 1
-            yield Case(op, _kind((height, width, depth), source), output, stored, taps=taps, stride=stride)
+            after = output is F32 and number in (2, 3)
+            yield Case(op, _kind((height, width, depth), source), output, stored, taps=taps, stride=stride, after=after)
     else:
         shapes = CONV_SHAPES if op == "conv2d" else CONV_SHAPES[:6:2]
         for height, width, depth, channels, taps in shapes:

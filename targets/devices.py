@@ -62,14 +62,17 @@ FIGURES: Mapping[str, str] = {
     "free_memory_bytes": "memory left for a process",
     "free_storage_bytes": "storage left for models",
     "overhead_s": "time an instruction takes beside its kernel's work",
+    "inference_s": "time an inference takes beside its instructions",
     "barrier_s": "time several threads take to meet before and after an instruction that they share",
 }
 NEEDED_FOR_TIME = ("clock_hz", "cores", "l1d_bytes", "l2_bytes", "l2_bytes_per_s", "memory_bytes_per_s", "overhead_s")
-_MAY_BE_ZERO = ("overhead_s", "barrier_s")
+_MAY_BE_ZERO = ("overhead_s", "inference_s", "barrier_s")
 
 FEATURES: Mapping[str, str] = {
     "mac": "multiply-accumulates, with what tiles compute twice and lanes that no channel uses",
-    "step": "vector operations of a tile's inner loop, no fewer than hide their latency; of maps and pools vectors of values",
+    "step": "vector operations of a tile's inner loop; of maps and pools vectors of values",
+    "chain": "vector operations that a small tile has too few of to hide their latency",
+    "crowded": "squares of the pixels that a tile has too many of to keep their addresses in registers, by position",
     "load": "vectors of filters that tiles load; of magnitude_map vectors that are added",
     "scalar": "values, or words of bits, that are broadcast to a vector",
     "segment": "stretches of contiguous input that tiles go through",

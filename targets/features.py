@@ -64,7 +64,8 @@ def halo_work(kind: TensorType) -> Features:
     return {"value": float(kind.nbytes - height * width * kind.pixel_bytes), "row": float(rows), "tile": float(sides), "call": 1.0}
 
 
-_CHAINS = 4  # sums that must be under way at once to hide how long a multiply-add takes; a tile of fewer takes as long
+_CHAINS = 4  # sums that must be under way at once to hide how long a multiply-add takes
+_MOST_ADDRESSES = 9  # pixels whose addresses stay in registers
 
 
 # -- convolutions and dense layers ---------------------------------------------------------------------------------------------------
@@ -96,7 +97,9 @@ def _conv(low: Lowering) -> Work:
     positions = layout.segments * layout.positions
     features = {
         "mac": sum(t.count * t.pixels * t.lanes for t in tiles) * positions * layout.per_position,
-        "step": sum(t.count * max(t.pixels * t.vectors, _CHAINS) for t in tiles) * positions,
+        "step": sum(t.count * t.pixels * t.vectors for t in tiles) * positions,
+        "chain": sum(t.count * max(0, _CHAINS - t.pixels * t.vectors) for t in tiles) * positions,
+        "crowded": sum(t.count * max(0, t.pixels - _MOST_ADDRESSES) ** 2 for t in tiles) * positions,
         "load": sum(t.count * t.vectors for t in tiles) * positions,
         "scalar": sum(t.count * t.pixels for t in tiles) * positions,
         "segment": sum(t.count for t in tiles) * layout.segments,
@@ -136,8 +139,9 @@ def _tiles(low: Lowering, layout: FilterLayout) -> Iterator[_Tiles]:
 def _steps_after(low: Lowering) -> int:
     """Vector operations on a value between the accumulator and what is stored, beside those that every epilogue has."""
     given = low.call.constants
-    count = sum(role in given for role in ("scale", "slope")) + 2 * sum(role in given for role in ("mul", "sign_mul"))
-    activation = {Activation.NONE: 0, Activation.RELU: 2}.get(Activation(low.i("activation")), 2)
+    count = ("slope" in given) + 2 * sum(role in given for role in ("mul", "sign_mul"))
+    bounded = low.output.type.encoding is not Encoding.FLOAT32 and low.i("activation") == Activation.RELU  # by what quantizes anyway
+    activation = 0 if bounded or low.i("activation") == Activation.NONE else 2
     residual = 2 * (len(low.call.inputs) - 1) + (low.i("relu_after") if "relu_after" in low.call.attrs else 0)
     return count + activation + residual + 2 * (low.signs is not None)
 

@@ -1,7 +1,7 @@
 """Cycles of each feature of a kind of kernel from samples of what kernels took: the same fit for this machine's and for counted cycles.
 
-Samples are weighed by their cycles, so that relative errors count (of very short ones, absolute errors), and no cost is negative. The expected error of a kind is found by
-leaving out every sample in turn and predicting it from the others.
+Samples are weighed by their cycles, so that relative errors count (of very short ones, absolute errors), and no cost is negative. The
+expected error of a kind is found by leaving out every sample in turn and predicting it from the others.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ class Fit:
 
 def fit(samples: Sequence[Sample]) -> Fit:
     """Fit the samples of one kind. Where vector operations are counted, multiply-accumulates, which they do, are left out."""
-    found = {name for sample in samples for name, count in sample.features.items() if count}
-    names = sorted(found - {"mac"} if "step" in found else found)
+    counted = {name for sample in samples for name, count in sample.features.items() if count}
+    names = sorted(counted - {"mac"} if "step" in counted else counted)
     taken = np.array([sample.cycles for sample in samples])
     weights = 1 / (taken + _SHORT_CYCLES)
     terms = np.array([[sample.features.get(name, 0.0) for name in names] for sample in samples]) * weights[:, None]
     target = taken * weights
     costs = _robust(terms, target)
-    return Fit({name: float(cost) for name, cost in zip(names, costs, strict=True) if cost > 0}, _left_out(terms, target))
+    found = {name: float(cost) for name, cost in zip(names, costs, strict=True) if cost > 0}
+    return Fit(found or {"call": 0.0}, _left_out(terms, target))
 
 
 def _left_out(terms: np.ndarray, target: np.ndarray) -> float:

@@ -51,4 +51,5 @@ def instruction_seconds(engine: Engine, *, whole_s: float | None = None, repeats
     # What a call adds is about the same for each; no instruction takes less than a tenth of what was seen.
     added = max(0.0, (float(medians.sum()) - whole_s) / len(medians))
     left = np.maximum(medians - added, medians / 10)
-    return left * (whole_s / left.sum())
+    scaled: np.ndarray = left * (whole_s / left.sum())
+    return scaled

@@ -66,9 +66,9 @@ class Profile:
 
     `storage_bytes` is the size of the file, `footprint` what an engine allocates there, `ram_bytes` how much of it is RAM (all but
     constants that are read where the file lies); `fits_*` is None where the room is unknown. `seconds` is of an inference on one thread,
-    the sum of the layers', `seconds_by_threads` on 1, 2, ... threads, empty where no time is known. `time_basis` is MEASURED, EMULATED
-    (cycles counted in an emulator) or PREDICTED, with the relative `expected_error` of `seconds`; empty and None where no time is known.
-    `one_bit_share` is the share of the time in layers that multiply 1-bit weights with 1-bit activations.
+    the layers' and what starting one takes, `seconds_by_threads` on 1, 2, ... threads, empty where no time is known. `time_basis` is
+    MEASURED, EMULATED (cycles counted in an emulator) or PREDICTED, with the relative `expected_error` of `seconds`; empty and None where
+    no time is known. `one_bit_share` is the share of the time in layers that multiply 1-bit weights with 1-bit activations.
     """
 
     model: str
@@ -159,7 +159,8 @@ def emulated(
 def _predicted(cost: ProgramCost, device: Device) -> _Times:
     cores = int(device.value("cores"))
     times = [_Time(each.seconds, each.expected_error, each.limit) for each in estimates(cost, device)]
-    by_threads = {threads: sum(each.seconds for each in estimates(cost, device, threads=threads)) for threads in range(1, cores + 1)}
+    start = device.optional("inference_s") or 0.0
+    by_threads = {n: start + sum(each.seconds for each in estimates(cost, device, threads=n)) for n in range(1, cores + 1)}
     return _Times(times, by_threads, PREDICTED)
 
 
@@ -230,7 +231,7 @@ def _profile(
         layers=tuple(
             _layer(program.layers[i] if program.layers else (), each, times.layers[i]) for i, each in enumerate(cost.instructions)
         ),
-        seconds=_total(times.layers) if known else None,
+        seconds=times.by_threads[1] if known else None,
         seconds_by_threads=dict(times.by_threads),
         time_basis=times.basis,
         expected_error=_error(times.layers) if known else None,

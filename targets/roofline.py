@@ -130,5 +130,5 @@ def memory_seconds(cost: InstructionCost, device: Device, program_bytes: float) 
 
 def _streams(cost: InstructionCost, program_bytes: float) -> Iterator[Stream]:
     yield Stream(cost.read_bytes, program_bytes)
-    yield Stream(cost.input_bytes + cost.output_bytes, cost.moved_bytes)
+    yield Stream(cost.input_bytes + 2 * cost.output_bytes, cost.moved_bytes)  # lines that are written are fetched before
     yield from cost.streams
