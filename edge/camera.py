@@ -15,6 +15,7 @@ _TIMEOUT_S = 30
 _SETTLE_MS = 1000  # in which exposure and white balance find their values
 _SETTLE_FRAMES = 10
 
+_DEVICES = Path("/dev")
 _RASPBERRY_PI = ("rpicam-still", "libcamera-still")  # the second is the first's name until Raspberry Pi OS bookworm
 
 
@@ -53,7 +54,7 @@ def find_camera(device: str | None = None) -> Camera:
     for name in _RASPBERRY_PI:
         if (program := shutil.which(name)) is not None:
             return _raspberry_pi(name, program)
-    devices = sorted(Path("/dev").glob("video*"), key=lambda path: (len(path.name), path.name))
+    devices = sorted(_DEVICES.glob("video*"), key=lambda path: (len(path.name), path.name))
     if not devices:
         raise InputError(
             "there is no camera: expected rpicam-still (on a Raspberry Pi: sudo apt install rpicam-apps) or a device /dev/video0, found "

@@ -78,8 +78,8 @@ def _facts(done: Deployment, figures: Any) -> list[tuple[str, str]]:
     start = "unknown" if figures["start_s"] is None else seconds_text(figures["start_s"])
     return [
         ("known answer", figures["answer"].partition("; ")[0]),
-        ("inference, measured", _latency(figures)),
-        ("inference, predicted", _predicted(done)),
+        ("inference, measured there", _latency(figures)),
+        ("inference, from the profile", _predicted(done)),
         ("start to first answer", start),
         ("memory", f"{bytes_text(figures['peak_resident_bytes'])} at most, Python included"),
         ("storage", f"{bytes_text(figures['storage_bytes'])}, packages included"),
@@ -95,4 +95,4 @@ def _predicted(done: Deployment) -> str:
     if done.prediction is None:
         return f"no profile of this device ({done.device.title}); name one with --target"
     found = done.prediction
-    return f"{seconds_text(found.seconds)}, expected error {100 * found.expected_error:.0f} % ({found.target})"
+    return f"{seconds_text(found.seconds)}, {found.basis}, expected error {100 * found.expected_error:.0f} % ({found.target})"

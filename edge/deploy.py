@@ -14,6 +14,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -123,8 +124,8 @@ def uninstall(model: str, address: Address, root: str | None = None) -> str:
         facts = read_facts(connection.run(script(settings["root"])))
         if not facts.python:
             raise EdgeError(f"cannot uninstall from {address.host}: it has no python3, so nothing of edge runs there; check the name")
-        talk = _Talk(connection, settings)
-        done = [message for message in talk.messages() if "done" in message]
+        with _Talk(connection, settings) as talk:
+            done = [message for message in talk.messages() if "done" in message]
     return str(done[-1]["done"])
 
 
@@ -192,6 +193,8 @@ def _prediction(path: Path, target: str | None, device: Device | None) -> Predic
     from edge.targets.profile import profile
 
     found = profile(path, target or device.name)
+    if found.seconds is None or found.expected_error is None:  # a device without kernels
+        return None
     return Prediction(device.name, found.seconds, found.expected_error, found.time_basis)
 
 
@@ -199,22 +202,33 @@ def _prediction(path: Path, target: str | None, device: Device | None) -> Predic
 
 
 class _Talk:
-    """The device's part at work: what it is sent, and what it says."""
+    """The device's part at work: what it is sent, and what it says. Use it in a `with` statement.
+
+    Its end without the word "commit" makes the device take back what it did.
+    """
 
     def __init__(self, connection: Connection, settings: Mapping[str, Any]) -> None:
         self._connection = connection
-        program = Path(deploy_device.__file__).read_text("utf-8")
-        self._process: Popen[bytes] = connection.python(program)
-        self.send(json.dumps(settings).encode() + b"\n")
+        self._process: Popen[bytes] = connection.python()
+        program = Path(deploy_device.__file__).read_bytes()
+        self.send(b"%d\n%b%b\n" % (len(program), program, json.dumps(settings).encode()))
+
+    def __enter__(self) -> _Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+        self._process.wait()
 
     def send(self, content: bytes) -> None:
         """Send bytes; where the device has gone, what it said last tells why."""
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):
             self._process.stdin.write(content)
             self._process.stdin.flush()
-        except BrokenPipeError:
-            return
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """What the device says, to its end. Raises `EdgeError` where it says that something failed, or ends without a word."""
@@ -234,13 +248,6 @@ class _Talk:
                 "is in use still; deploy again"
             )
 
-    def end(self) -> None:
-        """Let go: without the word "commit" the device takes back what it did."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                _close(stream)
-        self._process.wait()
-
 
 @dataclass(frozen=True)
 class _Outcome:
@@ -252,23 +259,13 @@ class _Outcome:
     remarks: tuple[str, ...]
 
 
-def _close(stream: Any) -> None:
-    try:
-        stream.close()
-    except BrokenPipeError:
-        return
-
-
 def _sent(connection: Connection, settings: Mapping[str, Any], packed: bytes, progress: Progress) -> _Outcome:
     """Send the archive, and agree to what comes of it."""
-    talk = _Talk(connection, settings)
-    try:
+    with _Talk(connection, settings) as talk:
         for start in range(0, len(packed), _CHUNK_BYTES):
             talk.send(packed[start : start + _CHUNK_BYTES])
             progress(min(start + _CHUNK_BYTES, len(packed)), len(packed), "sending")
         return _agreed(talk, progress)
-    finally:
-        talk.end()
 
 
 def _agreed(talk: _Talk, progress: Progress) -> _Outcome:

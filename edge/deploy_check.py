@@ -45,7 +45,7 @@ _SCRIPT = """
 say() { printf '@MARK@%s=%s\\n' "$1" "$2"; }
 say system "$(uname -s)"
 say machine "$(uname -m)"
-if [ -r /proc/device-tree/model ]; then
+if [ -e /proc/device-tree/model ]; then
     say board "$(tr -d '\\000' </proc/device-tree/model)"
 fi
 command -v python3 >/dev/null || exit 0

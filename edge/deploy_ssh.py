@@ -76,14 +76,10 @@ class Connection:
         self.require(done.returncode)
         return done.stdout.decode("utf-8", errors="replace")
 
-    def python(self, program: str) -> subprocess.Popen[bytes]:
-        """A Python program there, with pipes to its standard input and from its standard output."""
+    def python(self) -> subprocess.Popen[bytes]:
+        """Python there, with pipes to its standard input, where it reads a line with a length and so many bytes of program first."""
         command = [*self._command(), "--", self.host, f"python3 -c {shlex.quote(_BOOTSTRAP)}"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert process.stdin is not None
-        code = program.encode()
-        process.stdin.write(b"%d\n" % len(code) + code)
-        return process
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def require(self, code: int) -> None:
         """Raise `EdgeError` where an exit code says that ssh itself failed."""

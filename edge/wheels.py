@@ -6,7 +6,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,11 +57,3 @@ def _command(requirements: Sequence[str], platform: Platform, folder: str) -> li
     for tag in platform.tags:
         command += ["--platform", tag]
     return [*command, "--dest", folder, "pip", *requirements]
-
-
-def unpacked_bytes(wheels: Mapping[str, bytes]) -> int:
-    """The bytes that wheels take once installed, without compiled Python."""
-    import io
-    import zipfile
-
-    return sum(entry.file_size for content in wheels.values() for entry in zipfile.ZipFile(io.BytesIO(content)).infolist())
