@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tflite-runtime test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet check-predictions plot bundled docs lint clean
+.PHONY: help demo test test-slow test-tflite-runtime test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet check-predictions plot bundled kernels wheel bench-device docs lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,24 @@ plot: benchmarks/results/digits.json $(VENV)/.bench  ## draw docs/results.png fr
 
 bundled: $(VENV)/.tests  ## convert the example into the file that ships with the package
 	$(BIN)/edge convert examples/digits.h5 --bits 1 --format edge -o edge/data/digits.edge
+
+# Kernels compiled ahead of time for boards that need not be named: Raspberry Pi 3, 4 and Zero 2 W (neon), Raspberry Pi 5 (neondot).
+BOARDS = neon neondot
+LIBRARIES = $(BOARDS:%=edge/data/kernels-%.so)
+DECIDES_KERNELS = $(wildcard kernels/*.py) edge/build_standard.py edge/layout.py edge/ops.py edge/tensors.py edge/threads.py
+
+edge/data/kernels-%.so: $(DECIDES_KERNELS) | $(VENV)/.runtime
+	$(BIN)/edge build --target $* -o $@
+
+kernels: $(LIBRARIES)  ## compile the kernels of common networks for Raspberry Pis (needs a linker for aarch64; minutes)
+
+wheel: $(LIBRARIES)  ## a wheel with these kernels, in dist/
+	rm -rf build && $(PIP) wheel --no-deps -w dist .
+	$(BIN)/python -c "import sys, zipfile; have = zipfile.ZipFile(sys.argv[1]).namelist(); sys.exit([n for n in sys.argv[2:] if n not in have] or 0)" \
+		dist/edge_lowbit-*.whl $(LIBRARIES)
+
+bench-device: $(VENV)/.bench  ## start, memory and bytes with kernels compiled ahead of time; writes benchmarks/results/device-start.md
+	$(BIN)/python benchmarks/device_start.py
 
 docs: $(VENV)/.tests  ## write the pages of docs/ that are made from the code
 	$(BIN)/python docs/generate.py

@@ -13,8 +13,8 @@ _HOST_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}  # as some systems call th
 
 # LLVM's name of a feature by Linux' flag, where they differ by more than an underscore.
 _X86_NAMES: Mapping[str, str] = {
-    "abm": "lzcnt", "bmi1": "bmi", "cx16": "cx16", "pni": "sse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "pclmulqdq": "pclmul",
-    "sha_ni": "sha", "avx512_vbmi": "avx512vbmi", "avx512ifma": "avx512ifma",
+    "abm": "lzcnt", "bmi1": "bmi", "pni": "sse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "pclmulqdq": "pclmul",
+    "sha_ni": "sha",
 }  # fmt: skip
 
 # Bits of getauxval(AT_HWCAP) of aarch64 by LLVM's names; the kernel's /proc/cpuinfo is another machine's under some emulators.
@@ -26,10 +26,13 @@ _AARCH64_BITS: Mapping[str, int] = {
 
 # What kernels can come to use on x86-64: the rest of what LLVM lists (caches, system calls) is for operating systems.
 _X86_USED = frozenset(
-    "sse3 ssse3 sse4.1 sse4.2 sse4a avx avx2 avxvnni avxvnniint8 avxifma fma f16c bmi bmi2 lzcnt popcnt movbe adx gfni vaes vpclmulqdq pclmul "
-    "avx512f avx512bw avx512cd avx512dq avx512vl avx512ifma avx512vbmi avx512vbmi2 avx512vnni avx512bitalg avx512vpopcntdq avx512bf16 "
-    "avx512fp16 avx512vp2intersect".split()
-)
+    {
+        "sse3", "ssse3", "sse4.1", "sse4.2", "sse4a", "avx", "avx2", "avxvnni", "avxvnniint8", "avxifma", "fma", "f16c", "bmi", "bmi2",
+        "lzcnt", "popcnt", "movbe", "adx", "gfni", "vaes", "vpclmulqdq", "pclmul", "avx512f", "avx512bw", "avx512cd", "avx512dq",
+        "avx512vl", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512vnni", "avx512bitalg", "avx512vpopcntdq", "avx512bf16",
+        "avx512fp16", "avx512vp2intersect",
+    }
+)  # fmt: skip
 
 
 def host_architecture() -> str:

@@ -115,7 +115,7 @@ class Library:
             self._loaded = ctypes.CDLL(os.path.abspath(path))
             self._addresses = {name: self._address(name) for name in self.manifest.kernels}
         except (OSError, AttributeError) as err:
-            raise InputError(f"cannot load the kernel library {path}: expected a sound file for this system, got: {err}; build it again") from err
+            raise InputError(f"cannot load the kernel library {path}: expected one for this system, got {err}; build it again") from err
 
     def _address(self, name: str) -> int:
         return int(ctypes.cast(getattr(self._loaded, symbol(name)), ctypes.c_void_p).value or 0)
@@ -208,8 +208,8 @@ def _shipped() -> Library:
     found = shipped()
     if not found:
         raise MissingPackage(
-            f"there are no kernels for this machine ({host_architecture()}): expected Numba, which compiles them, or a kernel library; install "
-            f"it with: pip install numba llvmlite, or set {ENVIRONMENT_VARIABLE} to what `edge build` wrote for it elsewhere"
+            f"there are no kernels for this machine ({host_architecture()}): expected Numba, which compiles them, or a kernel library; "
+            f"install it with: pip install numba llvmlite, or set {ENVIRONMENT_VARIABLE} to what `edge build` wrote for it elsewhere"
         )
     return open_library(found[0])
 
@@ -219,8 +219,8 @@ def missing_kernels(library: Library, names: Iterable[str]) -> EdgeError:
     absent = sorted(names)
     more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
     return MissingPackage(
-        f"the kernel library {library.path} lacks kernels that this model needs: {absent[0]}{more}; build one for the model elsewhere with: "
-        f"edge build --target {library.manifest.target} MODEL, and set {ENVIRONMENT_VARIABLE} to it, or install Numba here"
+        f"the kernel library {library.path} lacks kernels that this model needs: {absent[0]}{more}; build one for the model elsewhere "
+        f"with: edge build --target {library.manifest.target} MODEL, and set {ENVIRONMENT_VARIABLE} to it, or install Numba here"
     )
 
 
