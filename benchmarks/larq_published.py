@@ -1,6 +1,8 @@
 """The roofline of `edge.targets.roofline` checked against figures that others published: Larq Compute Engine's own, on three boards.
 
-    python benchmarks/larq_published.py            prints the table, writes benchmarks/results/larq-published.{json,md}
+    python benchmarks/larq_published.py                      prints the table
+    python benchmarks/larq_published.py --models FOLDER      and what edge itself is predicted to take for FOLDER/QuickNet*.edge on the
+                                                             Pi 4 and 5; writes benchmarks/results/larq-published.{json,md}
 
 Of every network the operators are listed as Larq Compute Engine runs them (larq-zoo's QuickNet; batch norm folded, ReLU fused). Each is so
 many runs of a loop (`LOOPS`), whose instructions are counted in the engine's published sources: its binary tiles of 8 channels x 4 pixels
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -24,6 +27,7 @@ from edge.kernels.isa import ISAS, Machine
 from edge.targets.costs import InstructionCost
 from edge.targets.devices import Device, Figure, KernelCost, load_device
 from edge.targets.features import Stream
+from edge.targets.profile import PREDICTED, profile
 from edge.targets.roofline import estimate
 
 RESULTS = Path(__file__).parent / "results" / "larq-published"
@@ -31,6 +35,8 @@ TRIPLE = "aarch64-unknown-linux-gnu"
 FRAMEWORK = 1.4  # times the cycles of loops: pointers, edges of tiles, pipelines that run empty; chosen once, for all networks and cores
 OPERATOR_S = 2e-6  # between two operators: assumed, TensorFlow Lite's interpreter and a call of a delegate
 TOLERANCE = 0.3
+BOARDS = ("raspberry-pi-4", "raspberry-pi-5")
+OWN = "\n## edge itself on these boards\n\nPredicted by the same roofline from counted instructions (`edge profile`), one thread.\n\n"
 
 PUBLISHED_MS: Mapping[str, Mapping[str, float]] = {
     "QuickNetSmall": {"raspberry-pi-4": 27.7, "pixel-1": 16.8, "mac-mini-m1": 4.0},
@@ -308,6 +314,7 @@ def table(found: list[Row]) -> str:
 
 
 def page(found: list[Row]) -> str:
+    """The check as Markdown."""
     cores = "\n".join(f"- {name}: {core.source}" for name, core in CORES.items())
     worst = max(abs(row.error) for row in found)
     return f"""# The roofline against published figures
@@ -325,18 +332,54 @@ both signs are about equally large. Throughput of the cores:
 """
 
 
-def to_json(found: list[Row]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Own:
+    """What edge itself is predicted to take for a network on a board, one thread."""
+
+    network: str
+    device: str
+    title: str
+    predicted_ms: float
+    expected_error: float
+
+
+def own(folder: Path) -> list[Own]:
+    """Of the networks whose .edge files are in a folder; weights do not matter to the time."""
+    found = []
+    for target, network in itertools.product(BOARDS, NETWORKS):
+        made = profile(folder / f"{network}.edge", target)
+        found.append(Own(network, target, made.title, 1e3 * (made.seconds or 0.0), made.expected_error or 0.0))
+    return found
+
+
+def own_table(found: list[Own]) -> str:
+    """As Markdown."""
+    published = {(network, name): f"{figure:.1f} ms" for network, given in PUBLISHED_MS.items() for name, figure in given.items()}
+    lines = ["| board | network | edge, predicted | expected error | Larq, published |", "| --- | --- | ---: | ---: | ---: |"]
+    for each in found:
+        other = published.get((each.network, each.device), "-")
+        lines.append(f"| {each.title} | {each.network} | {each.predicted_ms:.1f} ms | {100 * each.expected_error:.0f} % | {other} |")
+    return "\n".join(lines) + "\n"
+
+
+def to_json(found: list[Row], ours: list[Own]) -> dict[str, Any]:
     made = [dataclasses.asdict(row) | {"error": row.error} for row in found]
     loops = {name: {loop: core.cycles(loop) for loop in LOOPS} for name, core in CORES.items()}
-    return {"framework": FRAMEWORK, "tolerance": TOLERANCE, "time_basis": "predicted", "rows": made, "cycles_per_loop": loops}
+    checked = {"framework": FRAMEWORK, "tolerance": TOLERANCE, "time_basis": PREDICTED, "rows": made, "cycles_per_loop": loops}
+    return checked | {"edge": [dataclasses.asdict(each) for each in ours]}
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, help="a folder with QuickNetSmall.edge, QuickNet.edge and QuickNetLarge.edge")
+    options = parser.parse_args()
     found = rows()
-    RESULTS.with_suffix(".json").write_text(json.dumps(to_json(found), indent=1) + "\n", "utf-8")
-    RESULTS.with_suffix(".md").write_text(page(found), "utf-8")
     print(table(found), end="")
+    if options.models:
+        ours = own(options.models)
+        print(own_table(ours), end="")
+        RESULTS.with_suffix(".json").write_text(json.dumps(to_json(found, ours), indent=1) + "\n", "utf-8")
+        RESULTS.with_suffix(".md").write_text(page(found) + OWN + own_table(ours), "utf-8")
 
 
 if __name__ == "__main__":
