@@ -33,9 +33,7 @@ class Footprint:
 
     @property
     def total_bytes(self) -> int:
-        return (
-            self.constants_bytes + self.derived_bytes + self.arena_bytes + self.scratch_bytes + self.argument_bytes + self.thread_bytes
-        )
+        return self.constants_bytes + self.derived_bytes + self.arena_bytes + self.scratch_bytes + self.argument_bytes + self.thread_bytes
 
 
 def footprint(program: Program, derived: Derived, calls: Sequence[Lowered], threads: int = 1) -> Footprint:

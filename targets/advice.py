@@ -172,7 +172,9 @@ def _variant(
         kinds = {"filter": kinds["filter"], "threshold": ConstantType(Encoding.INT32, (channels,))}
         result = BITS
     # Of values that differ from role to role: equal constants would be stored once.
-    constants = {role: np.full(kind.shape, value, _DTYPES[kind.encoding]) for value, (role, kind) in enumerate(kinds.items())}
+    constants: dict[str, np.ndarray] = {
+        role: np.full(kind.shape, value, _DTYPES[kind.encoding]) for value, (role, kind) in enumerate(kinds.items())
+    }
     attrs = {name: value for name, value in instruction.attributes().items() if name in definition.attrs}
     types = {
         "x": replace(call.inputs[0], encoding=source, halo=NO_HALO),

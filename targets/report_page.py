@@ -24,7 +24,7 @@ p { margin: .25rem 0 .75rem; color: var(--soft); max-width: 56rem; }
 .facts { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1rem 0; padding: 0; list-style: none; }
 .facts li { background: var(--raised); border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .9rem; min-width: 9rem; }
 .facts b { display: block; font-size: 1.15rem; font-variant-numeric: tabular-nums; } .facts span { color: var(--soft); font-size: .8rem; }
-.help { border-left: 3px solid var(--one); background: var(--raised); padding: .6rem .9rem; color: var(--text); }
+.help { border-left: 3px solid var(--one); background: var(--raised); padding: .6rem .9rem; color: var(--text); overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .85rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
@@ -99,7 +99,7 @@ def _cards(found: Profile) -> str:
     cards = [
         (bytes_text(found.storage_bytes), f"storage{_fits_text(found.fits_storage)}"),
         (bytes_text(found.ram_bytes), f"RAM{_fits_text(found.fits_memory)}"),
-        (f"{sum(found.macs.values()):,}", "multiply-accumulates"),
+        (f"{sum(found.macs.values()):,}", _macs_text(found)),
     ]
     if found.seconds is None:
         return _list([*cards, ("not known", "time: no kernels for this device yet")])
@@ -108,6 +108,12 @@ def _cards(found: Profile) -> str:
         for threads, seconds in found.seconds_by_threads.items()
     ]
     return _list([*cards, (f"{100 * (1 - (found.one_bit_share or 0)):.0f} %", f"of the time is not 1-bit ({found.time_basis})")])
+
+
+def _macs_text(found: Profile) -> str:
+    total = sum(found.macs.values())
+    shares = ", ".join(f"{100 * count / total:.0f} % {precision}" for precision, count in found.macs.items())
+    return f"multiply-accumulates{f' ({shares} bits)' if shares else ''}"
 
 
 def _list(cards: Sequence[tuple[str, str]]) -> str:
