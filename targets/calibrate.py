@@ -200,8 +200,8 @@ def _figures(machine: Machine, clock: ClockProbe, rounds: int, report: Progress)
     for number in range(rounds):
         report("timing memory", number, rounds)
         for name, call in probes.items():
-            call.repeats = max(1, round(_READ_S / max(call.seconds(), 1e-9))) if number == 0 else call.repeats
-            call.repeats = min(call.repeats, 512)
+            once = min(call.seconds(), call.seconds())  # warms the caches too
+            call.repeats = int(np.clip(_READ_S / max(once, 1e-9), 1, 512))
             best[name].append(sets[name] / call.seconds())
         clock.measure()
     figures |= {name: _measured(float(np.median(found)), _error(found)) for name, found in best.items() if name in FIGURES}

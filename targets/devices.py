@@ -72,7 +72,7 @@ FEATURES: Mapping[str, str] = {
     "mac": "multiply-accumulates, with what tiles compute twice and lanes that no channel uses",
     "step": "vector operations of a tile's inner loop; of maps and pools vectors of values",
     "chain": "vector operations that a small tile has too few of to hide their latency",
-    "crowded": "squares of the pixels that a tile has too many of to keep their addresses in registers, by position",
+    "crowded": "squares of the sums that a tile has too many of for its registers, by position",
     "load": "vectors of filters that tiles load; of magnitude_map vectors that are added",
     "scalar": "values, or words of bits, that are broadcast to a vector",
     "segment": "stretches of contiguous input that tiles go through",

@@ -65,7 +65,6 @@ def halo_work(kind: TensorType) -> Features:
 
 
 _CHAINS = 4  # sums that must be under way at once to hide how long a multiply-add takes
-_MOST_ADDRESSES = 9  # pixels whose addresses stay in registers
 
 
 # -- convolutions and dense layers ---------------------------------------------------------------------------------------------------
@@ -77,6 +76,11 @@ def _tile_kind(low: Lowering) -> str:
     """As `edge.kernels.tile` names it."""
     source, stored = low.call.inputs[0].encoding, low.call.constants["filter"].encoding
     return "bits" if source is stored is Encoding.BITS else _LETTERS[source] + _LETTERS[stored]
+
+
+def _roomy(low: Lowering) -> int:
+    """Sums that a tile may have without running short of registers for what else it does."""
+    return low.machine.isa.vectors // 2 + 2
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def _conv(low: Lowering) -> Work:
         "mac": sum(t.count * t.pixels * t.lanes for t in tiles) * positions * layout.per_position,
         "step": sum(t.count * t.pixels * t.vectors for t in tiles) * positions,
         "chain": sum(t.count * max(0, _CHAINS - t.pixels * t.vectors) for t in tiles) * positions,
-        "crowded": sum(t.count * max(0, t.pixels - _MOST_ADDRESSES) ** 2 for t in tiles) * positions,
+        "crowded": sum(t.count * max(0, t.pixels * t.vectors - _roomy(low)) ** 2 for t in tiles) * positions,
         "load": sum(t.count * t.vectors for t in tiles) * positions,
         "scalar": sum(t.count * t.pixels for t in tiles) * positions,
         "segment": sum(t.count for t in tiles) * layout.segments,

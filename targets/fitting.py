@@ -34,9 +34,8 @@ class Fit:
 
 
 def fit(samples: Sequence[Sample]) -> Fit:
-    """Fit the samples of one kind. Where vector operations are counted, multiply-accumulates, which they do, are left out."""
-    counted = {name for sample in samples for name, count in sample.features.items() if count}
-    names = sorted(counted - {"mac"} if "step" in counted else counted)
+    """Fit the samples of one kind."""
+    names = sorted({name for sample in samples for name, count in sample.features.items() if count})
     taken = np.array([sample.cycles for sample in samples])
     weights = 1 / (taken + _SHORT_CYCLES)
     terms = np.array([[sample.features.get(name, 0.0) for name in names] for sample in samples]) * weights[:, None]
