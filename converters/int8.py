@@ -157,7 +157,10 @@ class _Work:
         source, factor = self._bytes(node.inputs[0]) or (self.integer(node.inputs[0]), self.int8[node.inputs[0]].scale)
         if any(reader.output in self.plan for reader in self.graph.consumers(node.output)):
             self.types[node.output] = self.int8[node.output]
-        constants = {**node.constants, "scale": (node.constants["scale"].astype(np.float64) * factor).astype(np.float32)}
+        scale = (node.constants["scale"].astype(np.float64) * factor).astype(np.float32)
+        constants = {**node.constants, "scale": scale}
+        if "bias" in constants and self.types[node.output].encoding is I8:
+            constants["bias"] = _whole_steps(constants["bias"], scale / np.float32(parts_of_step(constants["filter"])))
         self.nodes.append(replace(node, inputs=(source,), constants=constants))
 
     def _bytes(self, tensor: str) -> tuple[str, float] | None:
@@ -186,6 +189,20 @@ class _Work:
             self.nodes.append(new_node(op, (tensor,), name, producer.layers if producer else ()))
             self.types[name], self.forms[key] = kind, name
         return self.forms[key]
+
+
+def parts_of_step(filters: Array) -> int:
+    """Into how many parts to divide a step of the sum of products for the bias: as many as int8 filters can be multiplied by.
+
+    That is 1 for most int8 filters and 127 for signs: where a layer sums few of these, a bias in whole steps would move outputs far.
+    """
+    return max(1, 127 // max(1, int(np.abs(filters.astype(np.int64)).max())))
+
+
+def _whole_steps(bias: Array, step: Array) -> Array:
+    """The bias in whole steps: what integer kernels of other runtimes add, so that they give the same values."""
+    steps = np.where(step == 0, 1.0, step).astype(np.float64)
+    return np.where(step == 0, bias, np.rint(bias / steps) * steps).astype(np.float32)
 
 
 def _as_depthwise(graph: Graph, node: Node) -> Node:

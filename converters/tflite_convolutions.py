@@ -4,7 +4,8 @@
                           -(2 T - 1) and all scales 1, clipped to [-1, 1] by RELU_N1_TO_1
     uint8, int8 -> bits   an int8 convolution gives max(acc - T + 1, 0), saturated: its zero point is 126, so that the stored values
                           are 126 and 127; its scale is 2, and an ADD of -1 makes -1 and +1 of the 0 and 2 they stand for
-    uint8, int8 -> int8   an int8 convolution with one scale per channel and int32 bias
+    uint8, int8 -> int8   an int8 convolution with one scale per channel and int32 bias; signs are +-127, so that steps of the bias,
+                          which are those of the sum, are as fine as with an int8 filter
     anything else         a float32 convolution of DEQUANTIZEd integers, then MUL by the scale, ADD of the bias, QUANTIZE
 
 int8 accumulators are 32 bits wide and rescaled by a factor of 1 where a sign comes out, so these forms have no rounding. A float32
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.converters.int8 import parts_of_step
 from edge.converters.tflite_lowering import (
     FUSED_NONE,
     FUSED_RELU,
@@ -194,12 +196,14 @@ def _quantized_filter(low: Lowering, node: Node) -> _Quantized | None:
     values, axis = _lite_filter(node), _channel_axis(node)
     values = values.astype(np.int64) * np.sign(scale).astype(np.int64).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
     factors = np.where(scale == 0, output.scale, np.abs(scale))
-    steps, ratio = np.rint(bias / factors), factors / output.scale
-    largest = 255 * np.abs(np.moveaxis(values, axis, 0)).reshape(len(scale), -1).sum(1) + np.abs(steps)
+    largest = 255 * np.abs(np.moveaxis(values, axis, 0)).reshape(len(scale), -1).sum(1) + np.ceil(np.abs(bias) / factors)
+    ratio = factors / output.scale
     fits = np.all(largest * np.maximum(1, 2 * ratio) <= _INT32_MAX)  # fixed-point kernels shift a sum left before they scale it
     if not fits or np.abs(values).max() > 127 or ratio.min() < _RESCALE[0] or ratio.max() > _RESCALE[1]:
         return None
-    return _Quantized(values.astype(np.int8), factors / low.builder.tensors[low.stored(node.inputs[0])].scale, steps.astype(np.int32))
+    parts = int(min(parts_of_step(values), _INT32_MAX / max(largest.max(), 1.0), ratio.min() / _RESCALE[0]))
+    filter_scales = factors / parts / low.builder.tensors[low.stored(node.inputs[0])].scale
+    return _Quantized((values * parts).astype(np.int8), filter_scales, np.rint(bias / factors * parts).astype(np.int32))
 
 
 def _integers_to_integers(low: Lowering, node: Node, quantized: _Quantized) -> int:

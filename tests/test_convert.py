@@ -150,15 +150,25 @@ def test_calibrated_8_bits_stay_close(tmp_path: Path) -> None:
     assert "int8" in {tensor.type.encoding.name.lower() for tensor in program.tensors}
 
 
-def test_1_bit_weights_with_int8_activations_give_nearly_the_same_scores_in_both_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bits", "kernel"), [(1, "conv2d int8 x bits -> int8"), (8, "conv2d int8 x int8 -> int8")])
+def test_int8_activations_are_the_same_in_both_files(bits: int, kernel: str, tmp_path: Path) -> None:
+    """One step more in the input of the tail's last layer is up to 58 steps of its output: any layer that rounds otherwise shows there.
+
+    The scores come after a mean, where TFLite rounds a half away from zero and the engine to even: a step of 6 / 255 in each of 5 values.
+    """
     pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed, no .tflite can be run")
-    report = edge.convert(FLOAT, tmp_path, bits=1, calibrate=examples())
-    assert report.activation_bits == 8 and any("conv2d int8 x bits -> int8" in row.kernel for row in report.layers)
+    report = edge.convert(FLOAT, tmp_path, bits=bits, calibrate=examples())
+    assert report.activation_bits == 8 and any(kernel in row.kernel for row in report.layers)
     ours = edge.load(tmp_path / "keras2_functional.edge").run(examples())
     theirs = load_tflite(tmp_path / "keras2_functional.tflite").run(examples())
-    assert np.abs(ours[0] - theirs[0]).max() < 0.05
-    uncalibrated = edge.convert(FLOAT, tmp_path / "float", bits=1, activation_bits=32, calibrate=examples())
-    assert uncalibrated.activation_bits == 32 and not any("-> int8" in row.kernel for row in uncalibrated.layers)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-6)
+    assert np.ptp(ours[1]) == pytest.approx(6)
+    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-3)
+
+
+def test_1_bit_weights_with_float_activations_where_asked(tmp_path: Path) -> None:
+    report = edge.convert(FLOAT, tmp_path, bits=1, activation_bits=32, calibrate=examples())
+    assert report.activation_bits == 32 and not any("-> int8" in row.kernel for row in report.layers)
 
 
 def test_classes_of_the_data_give_accuracies(tmp_path: Path) -> None:
