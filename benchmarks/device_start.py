@@ -25,7 +25,6 @@ from importlib import metadata
 from pathlib import Path
 
 from edge.bundle_contents import contents
-from edge.engine import load
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, PICTURE = ROOT / "edge" / "data" / "digits.edge", ROOT / "examples" / "image.png"
@@ -102,7 +101,6 @@ def _unpack(folder: Path, target: str) -> Path:
 
 def _start(folder: Path, code: str, **environment: str) -> Start:
     """The command line in a folder of a bundle, with its own edge alone."""
-    load(MODEL)  # Numba's kernels are in the cache
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "EDGE_CACHE", "XDG_CACHE_HOME") if name in os.environ}
     # The packages of this interpreter without its .pth files, which would put this repository before the bundle.
     packages = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
@@ -113,7 +111,7 @@ def _start(folder: Path, code: str, **environment: str) -> Start:
 
 def _repeat(run: Callable[[], subprocess.CompletedProcess[str]], runs: int) -> Start:
     seconds, said = [], {}
-    for _ in range(runs + 1):  # the first one warms the file cache
+    for _ in range(runs + 1):  # the first one warms the file cache, and compiles what Numba has to
         started = time.perf_counter()
         done = run()
         seconds.append(time.perf_counter() - started)
