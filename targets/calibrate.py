@@ -1,7 +1,7 @@
 """A profile of this machine: every kind of kernel on synthetic instructions, its caches, its clock, its bandwidth.
 
 All kernel calls are timed in rounds, each call once in a round, its data warm, beside a chain of instructions that gives the clock of that
-moment; so a machine that is busy or changes its clock disturbs a few rounds, which medians leave out. What a kernel costs is kept in
+moment; so a machine that is busy or changes its clock disturbs some rounds, which quartiles leave out. What a kernel costs is kept in
 cycles. Nothing here knows any model.
 """
 
@@ -37,7 +37,7 @@ from edge.threads import most_threads, parts_for
 Progress = Callable[[str, int, int], None]
 """Told of each step: its name, how much of it is done, and how much there is."""
 
-SOURCE = "edge targets calibrate: medians of interleaved rounds on this machine"
+SOURCE = "edge targets calibrate: quartiles of interleaved rounds on this machine"
 SYSTEM = "the operating system's description of this machine"
 _LEAST_KERNEL_ERROR = 0.05  # what no fit on a machine that does other things too can promise less than
 _CLOCK_ROUNDS = 2_000
@@ -47,7 +47,8 @@ _MEMORY_BYTES = 96 << 20
 _READ_S = 0.003  # of one reading of a bandwidth
 _NOISE = 0.05
 _LIMITED = 0.7  # of the time: calls that wait for memory so much say nothing of their kernel
-_WHOLE = "whole third-level cache"
+_HALF = "half of the third-level cache"
+_QUANTILE = 0.25  # of rounds: other work on the machine only ever makes calls slower
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _halo_tensors() -> Iterable[Tensor]:
 
 
 def _rounds(sized: Sequence[tuple[Sized, Call]], clock: ClockProbe, rounds: int, report: Progress) -> np.ndarray:
-    """The median cycles of every call."""
+    """The cycles of every call: the lower quartile of its rounds."""
     found = np.zeros((rounds, len(sized)))
     for number in range(rounds):
         report("timing kernels", number, rounds)
@@ -121,8 +122,8 @@ def _rounds(sized: Sequence[tuple[Sized, Call]], clock: ClockProbe, rounds: int,
             call.seconds()  # warms the caches
             found[number, i] = call.seconds() * hz
     report("timing kernels", rounds, rounds)
-    medians: np.ndarray = np.median(found, axis=0)
-    return medians
+    quartiles: np.ndarray = np.quantile(found, _QUANTILE, axis=0)
+    return quartiles
 
 
 def _samples(sized: Sequence[tuple[Sized, Call]], cycles: np.ndarray, bare: Device) -> dict[str, list[Sample]]:
@@ -204,9 +205,9 @@ def _figures(machine: Machine, clock: ClockProbe, rounds: int, report: Progress)
             call.repeats = int(np.clip(_READ_S / max(once, 1e-9), 1, 512))
             best[name].append(sets[name] / call.seconds())
         clock.measure()
-    figures |= {name: _measured(float(np.median(found)), _error(found)) for name, found in best.items() if name in FIGURES}
-    if _WHOLE in best:
-        figures["l3_bytes"] = _measured(_held(figures, sets[_WHOLE], float(np.median(best[_WHOLE]))), 0.3)
+    figures |= {name: _measured(_typical(found), _error(found)) for name, found in best.items() if name in FIGURES}
+    if _HALF in best:
+        figures["l3_bytes"] = _measured(_held(figures, sets[_HALF], _typical(best[_HALF])), 0.3)
     figures["clock_hz"] = _measured(clock.hz, 0.02)
     if most_threads() > 1:
         figures["memory_shared_bytes_per_s"] = _measured(_shared_bandwidth(machine, most_threads(), rounds), 0.2)
@@ -217,6 +218,10 @@ def _figures(machine: Machine, clock: ClockProbe, rounds: int, report: Progress)
 
 def _measured(value: float, error: float) -> Figure:
     return Figure(value, SOURCE, True, error)
+
+
+def _typical(rates: Sequence[float]) -> float:
+    return float(np.quantile(rates, 1 - _QUANTILE))
 
 
 def _error(found: Sequence[float]) -> float:
@@ -240,10 +245,10 @@ def cache_bytes() -> dict[str, int]:
 
 
 def _held(figures: Mapping[str, Figure], size: int, bandwidth: float) -> float:
-    """The third-level cache that there is for this core, others beside it, by the bandwidth of reading as much as there is in all."""
+    """The third-level cache that there is for this core, others beside it, by the bandwidth of reading as much as half of it."""
     near, far = 1 / figures["l3_bytes_per_s"].value, 1 / figures["memory_bytes_per_s"].value
     part = (far - 1 / bandwidth) / (far - near) if far > near else 1.0
-    return size * float(np.clip(part, 0.1, FILLED)) / FILLED
+    return size * float(np.clip(part, 0.1, 1.0)) / FILLED
 
 
 def _read_sets(caches: Mapping[str, int]) -> dict[str, int]:
@@ -255,7 +260,7 @@ def _read_sets(caches: Mapping[str, int]) -> dict[str, int]:
             sets[bandwidth] = max(int(caches[size] * (0.125 if size == "l3_bytes" else 0.6)), before * 2)
             before = caches[size]
     if "l3_bytes" in caches:
-        sets[_WHOLE] = caches["l3_bytes"]
+        sets[_HALF] = caches["l3_bytes"] // 2
     return {name: sets[name] // probe.READ_BYTES * probe.READ_BYTES for name in sets}
 
 
