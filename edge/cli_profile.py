@@ -78,7 +78,7 @@ def _versions(path: Path, folder: Path, tell: Callable[[str], None]) -> tuple[li
     """(name, `.edge` file): the file itself, or what is made of a Keras file; and sentences on them."""
     if file_format(path) == "edge":
         return [("", path)], []
-    from edge.targets.versions import convert_all
+    from edge.profile_versions import convert_all
 
     return convert_all(path, folder, tell=tell)
 

@@ -29,6 +29,7 @@ p { margin: .25rem 0 .75rem; color: var(--soft); max-width: 56rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .85rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+td.device { white-space: normal; text-align: left; vertical-align: top; min-width: 9rem; max-width: 16rem; }
 .label { text-align: left; } .layers td.label { max-width: 12.5rem; } .layers td.plot { min-width: 7rem; width: 20%; }
 td.label { max-width: 17rem; overflow: hidden; text-overflow: ellipsis; }
 tr.first td { border-top: 2px solid var(--line); } tr.total td { font-weight: 600; border-bottom: 0; }
@@ -156,7 +157,8 @@ def _device_rows(found: Survey, target: str) -> Iterator[str]:
         bar = _bar([(profile.seconds or 0.0, "")], longest, _VERSIONS.get(each.name, "none"), is_guess=profile.time_basis != "measured")
         basis = f'<span class="tag {profile.time_basis}">{_basis(profile)}</span>' if profile.seconds is not None else ""
         cells = [
-            _label(profile.title if not i else ""), _label(each.name or found.model),
+            "" if i else f'<td class="device" rowspan="{len(variants)}">{html.escape(printable(profile.title))}</td>',
+            _label(each.name or found.model),
             f"<td>{bytes_text(profile.storage_bytes)}</td><td>{bytes_text(profile.ram_bytes)}</td>{_fits(each.fits)}",
             f"<td>{_time(profile.seconds)}</td>", f'<td class="plot">{bar}</td>', f'<td class="label">{basis}</td>',
         ]  # fmt: skip
