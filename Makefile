@@ -83,7 +83,7 @@ bench-twin: $(VENV)/.bench  ## train the int8 network that bench-digits compares
 bench-digits: $(VENV)/.bench  ## the example against its int8 twin in LiteRT; writes benchmarks/results/digits.md
 	$(BENCH) -s benchmarks/test_digits.py --bench-own-report
 
-bench-resnet: $(VENV)/.bench  ## accuracy and time of ResNet-8 at 32 and 8 bits; writes benchmarks/results/resnet8.md
+bench-resnet: $(VENV)/.bench  ## accuracy and time of ResNet-8 at 32, 8 and 1 bits; writes benchmarks/results/resnet8.md
 	$(BENCH) -s benchmarks/test_resnet8.py --bench-own-report
 
 check-predictions: $(VENV)/.bench  ## hold predicted latencies of this machine against measured ones; writes benchmarks/results/prediction.md
