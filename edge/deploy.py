@@ -103,6 +103,8 @@ def deploy(model: str, address: Address, plan: Plan, *, progress: Progress = lam
     """
     path = require_edge(require_file(model, "model"), "deployed")
     root = plan.root or default_root(path)
+    if plan.picture is not None:
+        require_file(plan.picture, "picture")
     named = _named_device(plan.target)
     with Connection(address) as connection:
         progress(0, 0, f"looking at {address.host}")
@@ -146,9 +148,9 @@ def _named_device(target: str | None) -> Device | None:
 
 def device_of(board: str) -> Device | None:
     """The profile of the board that calls itself so, such as "Raspberry Pi 4 Model B Rev 1.4"; None for an unknown one."""
-    known = [load_device(name) for name in available()]
-    fitting = [device for device in known if board.replace(" Plus", "+").startswith(device.title)]
-    return max(fitting, key=lambda device: len(device.title), default=None)
+    called = board.replace(" Plus", "+")
+    known = (load_device(name) for name in available())
+    return next((device for device in known if called.startswith(device.title.partition(",")[0])), None)
 
 
 def _kernels_for(facts: Facts, plan: Plan, device: Device | None) -> str | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from edge.console import bytes_text
 from edge.errors import EdgeError
@@ -109,12 +109,12 @@ def script(root: str) -> str:
 
 def read_facts(output: str) -> Facts:
     """What the script printed; anything between its lines is the talk of a login script."""
-    said: Mapping[str, str] = dict(
-        line.removeprefix(MARK).partition("=")[::2] for line in output.splitlines() if line.startswith(MARK)
-    )
-    text = {name: said.get(name, "") for name in ("system", "machine", "board", "python", "glibc", "place")}
-    number = {name: int(said[name]) if said.get(name, "").isdigit() else 0 for name in ("python_bits", "free_bytes")}
-    return Facts(**text, **number, ensurepip=said.get("ensurepip") == "yes", writable=said.get("writable") == "yes")
+    said = dict(line.removeprefix(MARK).partition("=")[::2] for line in output.splitlines() if line.startswith(MARK))
+    found: dict[str, Any] = {}
+    for field in fields(Facts):
+        text = said.get(field.name, "")
+        found[field.name] = {"str": text, "int": int(text) if text.isdecimal() else 0, "bool": text == "yes"}[str(field.type)]
+    return Facts(**found)
 
 
 def require(facts: Facts, needs: Needs, host: str) -> None:

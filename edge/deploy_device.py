@@ -240,7 +240,7 @@ def unpack(version: Path, archive: Part) -> None:
     tell(step="unpacking")
     version.mkdir()
     try:
-        with tarfile.open(fileobj=archive, mode="r|gz") as tar:  # type: ignore[call-overload]  # it reads and does nothing else
+        with tarfile.open(fileobj=archive, mode="r|gz") as tar:
             for member in tar:
                 _unpack_file(tar, member, version)
         archive.read()
