@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,8 @@ def profile(model: str, target: str, threads: int | None, html: str | None, as_j
     from edge.targets.survey import survey
 
     path = find_model(model)
+    if html is not None and os.path.exists(html) and os.path.samefile(html, path):
+        raise InputError(f"--html {html} is the model itself, which would be replaced; name another file")
     with naming(path):
         if file_format(path) == "tflite":
             _profile_tflite(path, target, threads, html, as_json)
@@ -127,6 +130,8 @@ def _print(variant: Variant, threads: int | None) -> None:
     facts = _facts(found, threads)
     best = [sentence(each, found.seconds) for each in variant.advice[:1]]
     out_facts([*facts, ("would help most", best[0] if best else "nothing that edge knows of")])
+    if variant.device is None:
+        out("\nThis machine is not calibrated: edge targets calibrate lets edge say what limits each layer, and what a change saves in time.")
 
 
 def _cells(layer: LayerProfile) -> list[str]:

@@ -170,6 +170,12 @@ def test_the_page_is_one_file_that_is_whole_and_says_what_is_predicted(file: Pat
     assert "measured," not in before_host
 
 
+def test_the_page_never_replaces_the_model(file: Path) -> None:
+    before = file.read_bytes()
+    result = invoke("profile", file, "--html", file)
+    assert result.exit_code == 1 and "name another file" in result.stderr and file.read_bytes() == before
+
+
 def test_names_of_layers_cannot_break_the_page(tmp_path: Path) -> None:
     made = program("digits")
     write(replace(made, layers=((f"<script>{chr(34)}&",), *made.layers[1:])), tmp_path / "a<b>.edge")
