@@ -131,7 +131,7 @@ def _print(variant: Variant, threads: int | None) -> None:
     best = [sentence(each, found.seconds) for each in variant.advice[:1]]
     out_facts([*facts, ("would help most", best[0] if best else "nothing that edge knows of")])
     if variant.device is None:
-        out("\nThis machine is not calibrated: edge targets calibrate lets edge say what limits each layer, and what a change saves in time.")
+        out("\nThis machine is not calibrated: edge targets calibrate tells what limits each layer, and what a change saves in time.")
 
 
 def _cells(layer: LayerProfile) -> list[str]:
