@@ -189,7 +189,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         for third_party, shape in ((True, "o"), (False, "^")):
             chosen = [row for row in rows if row.bits == bits and row.third_party is third_party]
             if chosen:
-                label = f"{bits} bits, {'third-party' if third_party else 'edge.zoo'}"
+                label = f"{bits} bit{'s' if bits > 1 else ''}, {'third-party' if third_party else 'edge.zoo'}"
                 xy = [1e3 * row.measured_s for row in chosen], [1e3 * row.predicted_s for row in chosen]
                 axes.scatter(*xy, s=26, marker=shape, color=colour, edgecolor="white", linewidth=0.5, label=label, zorder=3)
     axes.set(xscale="log", yscale="log", xlabel="measured, ms", ylabel="predicted, ms", xlim=(line[0], line[-1]), ylim=(line[0], line[-1]))

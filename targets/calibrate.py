@@ -12,7 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ _QUANTILE = 0.25  # of rounds: other work on the machine only ever makes calls s
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured: rounds over all calls, and of bandwidths; `kinds`: those alone whose names match."""
+    """How much is measured: rounds (1 or more) over all calls, and of bandwidths; `kinds`: those alone whose names match."""
 
     rounds: int = 60
     bandwidth_rounds: int = 9
@@ -61,19 +61,18 @@ class Settings:
 
 
 def calibrate(settings: Settings | None = None, progress: Progress | None = None) -> Device:
-    """Measure this machine; about a minute, of which most compiles kernels that were never used here before."""
+    """Measure this machine; seconds, and a minute or two the first time, which compiles some three hundred kernels."""
     settings, machine, report = settings or Settings(), detect(), progress or _silent
     sized = [(cost, call) for cost, call in _sized_calls(machine, settings.kinds)]
     link([call for _, call in sized], machine, lambda done, total: report("compiling", done, total))
     clock = ClockProbe(machine)
     loop_s = _loop_seconds()
-    cycles = np.array([call.seconds() for _, call in sized]) if not settings.rounds else _rounds(sized, clock, settings.rounds, report)
+    cycles = _rounds(sized, clock, settings.rounds, report)
     figures = _figures(machine, clock, settings.bandwidth_rounds, report)
-    figures |= {"overhead_s": _measured(loop_s, 0.5), "inference_s": _measured(_inference_seconds(machine) - loop_s, 0.5)}
-    bare = Device(HOST, f"this machine ({machine.cpu})", machine, figures, {})
-    samples = _samples(sized, cycles - loop_s * clock.hz, bare)
-    kernels = {kind: _kernel_cost(fit(each)) for kind, each in samples.items()}
-    return Device(bare.name, bare.title, machine, figures, kernels)
+    figures |= {"overhead_s": _measured(loop_s, 0.5), "inference_s": _measured(max(0.0, _inference_seconds(machine) - loop_s), 0.5)}
+    device = Device(HOST, f"this machine ({machine.cpu})", machine, {name: figures[name] for name in FIGURES if name in figures}, {})
+    samples = _samples(sized, cycles - loop_s * clock.hz, device)
+    return replace(device, kernels={kind: _kernel_cost(fit(each)) for kind, each in samples.items()})
 
 
 def _silent(step: str, done: int, total: int) -> None:
