@@ -9,7 +9,7 @@
     NAME/wheels/             these packages, where it is to be installed without a network
     NAME/install.sh          makes NAME/venv and installs them there
     NAME/run.sh              checks the known answer, or classifies the pictures it is given
-    NAME/edge.sh             the other commands that run there: doctor, inspect, cache
+    NAME/edge.sh             the other commands that run there: doctor, cache, warm
     NAME/README.md, LICENSE
 
 Nothing in it leaves its folder: no absolute path, no other place is written, kernels are cached in NAME/cache. The same model, picture,

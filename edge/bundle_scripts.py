@@ -68,6 +68,8 @@ if [ "$(cat "$here/venv/installed" 2>/dev/null || true)" != "$key" ]; then
     else
         make_venv
         install_packages -m pip install --only-binary :all:
+        # Nothing else is going to be installed there.
+        "$here/venv/bin/python" -m pip --disable-pip-version-check --quiet uninstall --yes setuptools pip 2>/dev/null
     fi
     printf '%s' "$key" >"$here/venv/installed"
 fi
@@ -79,14 +81,14 @@ exec "$here/run.sh"
 RUN = _HEAD + """
 . "$here/environment.sh"
 if [ "$#" -eq 0 ]; then
-    exec "$python" -m edge.known_answer "$here"
+    exec "$python" -P -m edge.known_answer "$here"
 fi
 exec "$here/edge.sh" run -m "$EDGE_MODEL" "$@"
 """
 
 EDGE = _HEAD + """
 . "$here/environment.sh"
-exec "$python" -c 'from edge.cli import main; main()' "$@"
+exec "$python" -P -c 'from edge.cli import main; main()' "$@"
 """
 
 README = """# {name}

@@ -74,6 +74,10 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except EdgeError as err:
             _fail(str(err))
+        except ModuleNotFoundError as err:
+            if not (err.name or "").startswith("edge"):
+                raise
+            _fail(f"this needs {err.name}, and only what runs models is on this device; run it where edge is installed whole")
         except MemoryError:
             _fail("there is not enough memory for this; close other programs, or use a machine with more")
         except OSError as err:

@@ -113,7 +113,7 @@ def read_facts(output: str) -> Facts:
     found: dict[str, Any] = {}
     for field in fields(Facts):
         text = said.get(field.name, "")
-        found[field.name] = {"str": text, "int": int(text) if text.isdecimal() else 0, "bool": text == "yes"}[str(field.type)]
+        found[field.name] = {"str": text, "int": int(text) if text.isdecimal() and len(text) < 20 else 0, "bool": text == "yes"}[str(field.type)]
     return Facts(**found)
 
 

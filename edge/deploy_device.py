@@ -31,6 +31,7 @@ MARK = "edge-deploy: "
 _STATE = "deployment.json"
 _ENOUGH = 2000  # characters of an error's output
 _PATIENCE_S = 2  # after which a service that cannot run has ended
+_SYSTEMD_S = 60
 _UNITS = ".config/systemd/user"
 
 
@@ -268,7 +269,7 @@ def try_out(version: Path, before: Path | None, lease: Lease, settings: Mapping[
     options = ["--system-site-packages"] if settings["system_site_packages"] else []
     lease.run(["sh", str(version / "install.sh"), *options], "installing")
     tell(step="measuring")
-    script = 'here=$1; . "$here/environment.sh"; exec "$python" -m edge.figures "$@"'
+    script = 'here=$1; . "$here/environment.sh"; exec "$python" -P -m edge.figures "$@"'
     found = json.loads(lease.run(["sh", "-c", script, "sh", str(version), str(settings["seconds"])], "measuring").splitlines()[-1])
     return {**found, "storage_bytes": _bytes_of(version)}
 
@@ -400,7 +401,11 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str] | None:
     if "XDG_RUNTIME_DIR" not in environment and os.path.isdir(runtime):
         environment["XDG_RUNTIME_DIR"] = runtime
     try:
-        return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        return subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SYSTEMD_S
+        )
+    except subprocess.TimeoutExpired as err:
+        raise DeviceError(f"{' '.join(command)} did not answer within {_SYSTEMD_S} s; try again") from err
     except OSError:
         return None
 

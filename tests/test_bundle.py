@@ -129,6 +129,11 @@ def test_the_runtime_classifies_other_pictures_by_itself(copy: Path) -> None:
     assert "other.png" in done.stdout
 
 
+def test_commands_that_a_device_lacks_are_one_sentence(copy: Path) -> None:
+    done = isolated(copy, "from edge.cli import main; sys.argv[1:] = ['convert', 'x.h5']; main()")
+    assert done.returncode == 1 and done.stderr.startswith("edge: this needs edge.cli_convert, and only what runs models is on this device")
+
+
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")
 def test_the_script_runs_from_any_folder(copy: Path, tmp_path: Path) -> None:
     (copy / "venv" / "bin").mkdir(parents=True)
