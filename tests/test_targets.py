@@ -306,3 +306,19 @@ def test_a_damaged_profile_of_this_machine_is_named(configuration: Path, tmp_pat
     write(program("digits"), tmp_path / "model.edge")
     result = invoke("profile", tmp_path / "model.edge")
     assert result.exit_code == 1 and "host.toml" in result.stderr and "expected TOML" in result.stderr
+
+
+# -- held against measurement --------------------------------------------------------------------------------------------------
+
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "prediction.json"
+
+
+def test_stored_predictions_are_as_good_as_the_page_says() -> None:
+    content = json.loads(RESULTS.read_text("utf-8"))
+    errors = [abs(row["error"]) for row in content["rows"]]
+    assert np.median(errors) <= 0.15 and max(errors) <= 0.35
+    assert len({row["model"] for row in content["rows"]}) >= 15 and {row["bits"] for row in content["rows"]} == {1, 8, 32}
+    assert len({row["model"] for row in content["rows"] if row["third_party"]}) >= 5
+    assert all(row["error"] == pytest.approx(row["predicted_s"] / row["measured_s"] - 1) for row in content["rows"])
+    page = (RESULTS.parents[2] / "docs" / "targets.md").read_text("utf-8")
+    assert f"**{100 * np.median(errors):.1f} %** | **{100 * max(errors):.0f} %**" in page
