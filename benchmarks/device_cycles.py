@@ -130,8 +130,7 @@ def compare_model(device: Device, folder: Path, path: str) -> None:
     for kind, here, profile in rows:
         print(f"{kind:40} counted {here:12,.0f}  profile {profile:12,.0f}  ratio {profile / here:5.2f}")
     nbytes = Path(path).stat().st_size
-    here = emulated(path, nbytes, program, device, counted, expected_error=MODEL_ERROR)
-    for each in (here, predict(path, nbytes, program, device)):
+    for each in (emulated(path, nbytes, program, device, counted, expected_error=MODEL_ERROR), predict(path, nbytes, program, device)):
         print(f"{device.title}: {1e3 * (each.seconds or 0):.3f} ms, one thread, {each.time_basis}")
 
 
