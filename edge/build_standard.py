@@ -99,8 +99,8 @@ def _convolutions() -> Iterator[Program]:
 def _residuals() -> Iterator[Program]:
     """What ends the chains of networks with shortcuts: the sum with a second input, its ReLU or its signs; and first layers whose sum and
     signs are both read."""
-    signed = {"sign_mul", "sign_add"}
-    steps = ((True, False, set()), (True, True, set()), (True, True, signed), (False, True, signed))  # second input, signs, constants
+    signed = ("sign_mul", "sign_add")
+    steps = ((True, False, ()), (True, True, ()), (True, True, signed), (False, True, signed))  # second input, signs, constants
     chains = ((_BITS, _BITS, 0), (_F32, _F32, 1), (_F32, _BITS, 1), (_U8, _I8, 0))
     for (source, stored, relu), width, (channels, depth), (added, signs, more) in product(chains, _SHORTCUT_WIDTHS, _CHANNELS, steps):
         if (added and source is _U8) or (signs and source is _F32):
