@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +63,22 @@ def models() -> Iterator[Model]:
     for name, file in _MLPERF.items():
         path = SHARED / "models" / "mlperf_tiny" / file
         if path.exists():
-            yield Model(name, True, lambda folder, bits, path=path: path)  # type: ignore[misc]
+            yield Model(name, True, partial(_given, path))
     for name in _LARQ:
         path = next(iter(sorted((CACHE / "peers").glob(f"*/{name}.h5"))), None)
         if path is not None:
-            yield Model(name, True, lambda folder, bits, path=path: path)  # type: ignore[misc]
+            yield Model(name, True, partial(_given, path))
     for name in _MOBILE:
-        yield Model(name, True, lambda folder, bits, name=name: _mobile(folder, name))  # type: ignore[misc]
+        yield Model(name, True, partial(_mobile, name))
     for name in _ZOO:
-        yield Model(name, False, lambda folder, bits, name=name: _zoo(folder, name, bits))  # type: ignore[misc]
+        yield Model(name, False, partial(_zoo, name))
 
 
-def _mobile(folder: Path, name: str) -> Path:
+def _given(path: Path, folder: Path, bits: int) -> Path:
+    return path
+
+
+def _mobile(name: str, folder: Path, bits: int) -> Path:
     import keras
 
     keras.utils.set_random_seed(0)
@@ -83,7 +88,7 @@ def _mobile(folder: Path, name: str) -> Path:
     return folder / "model.keras"
 
 
-def _zoo(folder: Path, name: str, bits: int) -> Path:
+def _zoo(name: str, folder: Path, bits: int) -> Path:
     import keras
 
     from edge import zoo
