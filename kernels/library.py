@@ -45,7 +45,8 @@ _LENGTH = struct.Struct("<I")
 _DIGEST_CHARACTERS = 16
 
 # Files of edge.kernels that decide neither code nor arguments, and files beside it that do.
-_APART = ("__init__", "cache", "elf", "features", "library", "library_build", "linker", "reference")
+_APART = ("__init__", "cache", "elf", "features", "library", "library_build", "linker")
+_MEANING = "reference"  # and what begins so
 _BESIDE = ("layout", "ops", "tensors", "threads")
 
 
@@ -56,7 +57,8 @@ def symbol(name: str) -> str:
 
 def code_sources() -> list[Path]:
     """The files of edge.kernels that decide machine code or its arguments."""
-    return sorted(path for path in Path(__file__).parent.glob("*.py") if path.stem not in _APART)
+    found = Path(__file__).parent.glob("*.py")
+    return sorted(path for path in found if path.stem not in _APART and not path.stem.startswith(_MEANING))
 
 
 def sources() -> dict[str, str]:
