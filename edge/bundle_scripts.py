@@ -68,8 +68,10 @@ if [ "$(cat "$here/venv/installed" 2>/dev/null || true)" != "$key" ]; then
     else
         make_venv
         install_packages -m pip install --only-binary :all:
-        # Nothing else is going to be installed there.
-        "$here/venv/bin/python" -m pip --disable-pip-version-check --quiet uninstall --yes setuptools pip 2>/dev/null
+        # Nothing else is going to be installed there. By name: pip itself might uninstall what it finds elsewhere.
+        for part in pip setuptools pkg_resources _distutils_hack distutils-precedence.pth; do
+            rm -rf "$here"/venv/lib/python3*/site-packages/"$part" "$here"/venv/lib/python3*/site-packages/"$part"-*.dist-info
+        done
     fi
     printf '%s' "$key" >"$here/venv/installed"
 fi

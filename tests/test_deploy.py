@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -115,13 +116,27 @@ def test_the_command_prints_what_was_measured_beside_the_profile(
     assert said.exit_code == 0, said.stderr
     assert "installed on" in said.stdout and "as expected" in said.stdout and "measured there" in said.stdout
     assert "no profile of this device" in said.stdout and "~" not in said.stdout
-    found = json.loads(invoke(model, *device.arguments, "--offline", "--with-numba", "--seconds", "0.05", "--json").stdout)
-    assert found["replaced"] is False and found["figures"]["threads"] == 1 and found["device"]["machine"]
-    assert invoke(model, *device.arguments, "--uninstall").exit_code == 0
     assert json.loads(invoke(model, *device.arguments, "--uninstall", "--to", "~/here or there", "--json").stdout)["removed"]
     assert all_of(device.home) == []
 
 
+@pytest.mark.slow
+def test_the_command_prints_json_for_programs(model: str, device: SshDevice, packages: None) -> None:
+    found = json.loads(invoke(model, *device.arguments, "--offline", "--with-numba", "--seconds", "0.05", "--json").stdout)
+    assert found["replaced"] is False and found["figures"]["threads"] == 1 and found["device"]["machine"]
+    assert invoke(model, *device.arguments, "--uninstall").exit_code == 0
+
+
+@pytest.mark.slow
+def test_the_packages_of_a_system_are_enough(model: str, device: SshDevice) -> None:
+    """With the device's own pip, which finds all of them installed and is gone afterwards."""
+    done = deploy(model, device.address, Plan(picture=PICTURE, system_site_packages=True, with_numba=True, seconds=0.05))
+    assert done.figures["answer"].startswith("picture.png: 2 (")
+    assert not list((device.home / "edge" / "digits" / "current" / "venv").glob("lib/python*/site-packages/*"))
+    assert importlib.util.find_spec("pip")  # the system's
+
+
+@pytest.mark.slow
 def test_talk_of_login_scripts_is_not_taken_for_answers(model: str, home: Path, packages: None) -> None:
     enter = local_device(home, extra=[f"EDGE_CACHE={cache_folder()}"])
     talkative = [*enter, 'echo Welcome; echo "system=Plan 9"; eval "$1"', "sh"]
@@ -311,6 +326,7 @@ def test_a_dropped_connection_leaves_what_was_there(
     wait_for(lambda: len(os.listdir(device.home / "edge" / "digits" / "versions")) == 1)
 
 
+@pytest.mark.slow
 def test_an_answer_that_differs_there_leaves_what_was_there(
     model: str, device: SshDevice, packages: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
