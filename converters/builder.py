@@ -22,7 +22,7 @@ from edge.errors import ModelError
 from edge.graph import Array, Node, constant_type
 from edge.op_check import infer
 from edge.ops import NO_ACTIVATION, OPS, OpCall, OpError
-from edge.tensors import Encoding, TensorType
+from edge.tensors import MAX_RANK, Encoding, TensorType
 
 DEFAULTS: Mapping[str, int | float] = {
     **NO_ACTIVATION,
@@ -141,6 +141,30 @@ class Layer:
             raise self.error(f"needs an input of height x width x channels, got the shape {self.shape}")
         return self.shape[0], self.shape[1], self.shape[2]
 
+    @property
+    def is_row(self) -> bool:
+        """Whether the layer works along one axis: its images have height 1, as kernels see them."""
+        return "1D" in self.call.class_name
+
+    def plane(self) -> tuple[int, int, int]:
+        """(H, W, C) of the input; layers along one axis take (steps, channels), which is a row of pixels."""
+        if not self.is_row:
+            return self.image()
+        self.options.choice("data_format", ("channels_last",), "channels_last")
+        if len(self.shape) != 2:
+            raise self.error(f"needs an input of steps x channels, got the shape {self.shape}")
+        return 1, self.shape[0], self.shape[1]
+
+    def pair(self, name: str, default: tuple[int, int] | None = None) -> tuple[int, int]:
+        """An option for height and width; of layers along one axis it is one number, and the height's is 1."""
+        if not self.is_row:
+            return self.options.pair(name, default)
+        return 1, self.options.whole(name, default[1] if default else 0)
+
+    def kernel(self, *names: str) -> Array:
+        """A weight with the axes (height, width, ...); of layers along one axis the height is added."""
+        return self.weight(*names, rank=3)[np.newaxis] if self.is_row else self.weight(*names, rank=4)
+
     def weight(self, *names: str, rank: int) -> Array:
         """The weight known by one of `names`, with `rank` axes."""
         found = next((self.call.weights[name] for name in names if name in self.call.weights), None)
@@ -182,11 +206,12 @@ class Builder:
         attrs: Mapping[str, int | float] | None = None,
         encoding: Encoding | None = None,
         shape: tuple[int, ...] | None = None,
+        rank: int = MAX_RANK,
     ) -> str:
         """Append a node and return the tensor it gives.
 
         Packed inputs that the operation cannot read are unpacked first. The output is float32 unless `encoding` says otherwise; a
-        pool of packed tensors stays packed. `shape` drops leading axes of 1 from the operation's own.
+        pool of packed tensors stays packed. `shape`, or the number of axes that are kept, drops leading axes of 1 from the operation's own.
         """
         arrays = dict(constants or {})
         inputs = tuple(inputs) if self._readable(op, inputs, arrays) else tuple(self.floats(layer, name) for name in inputs)
@@ -201,7 +226,7 @@ class Builder:
             raise layer.error(f"does not fit its input: {err}") from err
         kept = call.inputs[0].encoding if op in ("max_pool2d", "concat", "reshape") else Encoding.FLOAT32
         name = self._fresh(f"{layer.name}/{op}")
-        self.types[name] = TensorType(shape or natural, kept if encoding is None else encoding)
+        self.types[name] = TensorType(shape or natural[-rank:], kept if encoding is None else encoding)
         self.nodes.append(Node(op, inputs, name, call.attrs, arrays, (layer.name,)))
         return name
 

@@ -137,6 +137,28 @@ def batch_normalization(layer: Layer, build: Builder) -> str:
     return build.add("affine", layer, layer.input, constants={"mul": float32(inverse), "add": float32(shift)})
 
 
+@reads("Normalization")
+def normalization(layer: Layer, build: Builder) -> str:
+    """y = (x - mean) / max(sqrt(variance), 1e-7), or x * sqrt(variance) + mean with `invert`, per channel or for all values alike."""
+    mean, variance = (_statistic(layer, name) for name in ("mean", "variance"))
+    if not (variance >= 0).all():
+        raise layer.error("variance must not be negative; the statistics are damaged, adapt or save the model again")
+    deviation = np.maximum(np.sqrt(variance), 1e-7)
+    mul, add = (deviation, mean) if layer.options.flag("invert", False) else (1 / deviation, -mean / deviation)
+    return build.add("affine", layer, layer.input, constants={"mul": float32(mul), "add": float32(add)})
+
+
+def _statistic(layer: Layer, name: str) -> Array:
+    """One float64 a channel, from the weights that `adapt` made or from the configuration."""
+    given = layer.call.weights.get(name)
+    if given is None:
+        given = np.array(numbers(layer, name, np.nan), np.float64)
+    channels = layer.shape[-1]
+    if given.size not in (1, channels) or not np.isfinite(given).all():
+        raise layer.error(f"{name} should be one number or one for each of {channels} channels, got {given.size}; adapt it along axis -1")
+    return np.broadcast_to(given.astype(np.float64).reshape(-1), (channels,))
+
+
 def _inverse_root(variance: Array, layer: Layer) -> Array:
     """1 / sqrt rounded once: TensorFlow's own approximation is within 2 ulp of it."""
     if not (variance > 0).all():
@@ -154,9 +176,16 @@ def rescaling(layer: Layer, build: Builder) -> str:
 
 
 def _per_channel(layer: Layer, name: str, default: float, channels: int) -> Array:
+    found = numbers(layer, name, default)
+    if len(found) not in (1, channels):
+        raise layer.error(f"{name} should be one number or one for each of {channels} channels, got {len(found)}")
+    return np.broadcast_to(np.array(found, np.float32), (channels,)).copy()
+
+
+def numbers(layer: Layer, name: str, default: float) -> list[float]:
+    """An option that is a number or a list of them, in lists of lists where it has leading axes of 1."""
     value = layer.call.config.get(name, default)
+    while isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
     items = value if isinstance(value, (list, tuple)) else [value]
-    numbers = [Options(layer.options.where, {name: item}).number(name, default) for item in items]
-    if len(numbers) not in (1, channels):
-        raise layer.error(f"{name} should be one number or one for each of {channels} channels, got {len(numbers)}")
-    return np.broadcast_to(np.array(numbers, np.float32), (channels,)).copy()
+    return [Options(layer.options.where, {name: item}).number(name, default) for item in items]

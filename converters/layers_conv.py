@@ -31,31 +31,34 @@ class _Geometry:
 
 
 def _geometry(layer: Layer) -> _Geometry:
-    height, width, _ = layer.image()
-    options = layer.options
-    kernel, strides = options.pair("kernel_size"), options.pair("strides", (1, 1))
-    dilation = options.pair("dilation_rate", (1, 1))
+    height, width, _ = layer.plane()
+    kernel, strides = layer.pair("kernel_size"), layer.pair("strides", (1, 1))
+    dilation = layer.pair("dilation_rate", (1, 1))
     pads = (0, 0, 0, 0)
-    if options.choice("padding", ("valid", "same"), "valid") == "same":
+    padding = layer.options.choice("padding", ("valid", "same", *(("causal",) if layer.is_row else ())), "valid")
+    if padding == "causal":
+        pads = (0, 0, (kernel[1] - 1) * dilation[1], 0)
+    elif padding == "same":
         sizes = zip((height, width), kernel, strides, dilation, strict=True)
         (top, bottom), (left, right) = (same_padding(*axis) for axis in sizes)
         pads = (top, bottom, left, right)
     return _Geometry(kernel, strides, dilation, pads)
 
 
-@reads("Conv2D", "QuantConv2D")
+@reads("Conv2D", "QuantConv2D", "Conv1D", "QuantConv1D")
 def conv2d(layer: Layer, build: Builder) -> str:
     geometry = _geometry(layer)
     groups = layer.options.whole("groups", 1)
-    kernel = layer.weight("kernel", rank=4)
-    _expect(layer, kernel, (*geometry.kernel, layer.shape[2] // groups, kernel.shape[3]))
+    kernel = layer.kernel("kernel")
+    _expect(layer, kernel, (*geometry.kernel, layer.shape[-1] // groups, kernel.shape[3]))
     filters, scale = _quantized(layer, kernel, "kernel_quantizer")
     constants = {"filter": _outputs_first(filters), **scale, **_bias(layer)}
     source = _quantized_input(layer, build)
-    if not reads_packed_groups(layer.shape[2], groups):
+    if not reads_packed_groups(layer.shape[-1], groups):
         source = build.floats(layer, source)
     source, attrs = _padded(layer, build, source, geometry, packed=bool(scale))
-    return _activated(layer, build, build.add("conv2d", layer, source, constants=constants, attrs={**attrs, "groups": groups}))
+    settings = {**attrs, "groups": groups}
+    return _activated(layer, build, build.add("conv2d", layer, source, constants=constants, attrs=settings, rank=len(layer.shape)))
 
 
 def _padded(layer: Layer, build: Builder, source: str, geometry: _Geometry, *, packed: bool) -> tuple[str, dict[str, int]]:
@@ -72,34 +75,36 @@ def _padded(layer: Layer, build: Builder, source: str, geometry: _Geometry, *, p
         raise layer.error(f"pad_values {value:g} is not supported, expected 0 or 1; train with one of these")
     if packed and build.types[source].encoding is Encoding.BITS:
         return source, attrs | {"pad_ones": 1}
-    return build.add("pad2d", layer, source, attrs={"value": value, **pads}), attrs | dict.fromkeys(pads, 0)
+    padded = build.add("pad2d", layer, source, attrs={"value": value, **pads}, rank=len(layer.shape))
+    return padded, attrs | dict.fromkeys(pads, 0)
 
 
-@reads("DepthwiseConv2D", "QuantDepthwiseConv2D")
+@reads("DepthwiseConv2D", "QuantDepthwiseConv2D", "DepthwiseConv1D")
 def depthwise_conv2d(layer: Layer, build: Builder) -> str:
     return _activated(layer, build, _depthwise(layer, build, _bias(layer)))
 
 
-@reads("SeparableConv2D", "QuantSeparableConv2D")
+@reads("SeparableConv2D", "QuantSeparableConv2D", "SeparableConv1D", "QuantSeparableConv1D")
 def separable_conv2d(layer: Layer, build: Builder) -> str:
     """A depthwise convolution with all of the geometry, then a 1x1 convolution with the bias."""
     source = _depthwise(layer, build, {})
-    kernel = layer.weight("pointwise_kernel", rank=4)
+    kernel = layer.kernel("pointwise_kernel")
     _expect(layer, kernel, (1, 1, build.types[source].shape[-1], kernel.shape[3]))
     filters, scale = _quantized(layer, kernel, "pointwise_quantizer")
     constants = {"filter": _outputs_first(filters), **scale, **_bias(layer)}
-    return _activated(layer, build, build.add("conv2d", layer, source, constants=constants))
+    return _activated(layer, build, build.add("conv2d", layer, source, constants=constants, rank=len(layer.shape)))
 
 
 def _depthwise(layer: Layer, build: Builder, bias: dict[str, Array]) -> str:
     """Output channel c * depth_multiplier + m comes from input channel c."""
-    geometry, channels = _geometry(layer), layer.image()[2]
-    kernel = layer.weight("depthwise_kernel", "kernel", rank=4)
+    geometry, channels = _geometry(layer), layer.shape[-1]
+    kernel = layer.kernel("depthwise_kernel", "kernel")
     _expect(layer, kernel, (*geometry.kernel, channels, kernel.shape[3]))
     filters, scale = _quantized(layer, kernel, "depthwise_quantizer")
     constants = {"filter": filters.reshape(*geometry.kernel, -1), **{role: np.tile(a, channels) for role, a in scale.items()}, **bias}
     source, attrs = _padded(layer, build, _quantized_input(layer, build), geometry, packed=False)
-    return build.add("depthwise_conv2d", layer, source, constants=constants, attrs={**attrs, "groups": channels})
+    settings = {**attrs, "groups": channels}
+    return build.add("depthwise_conv2d", layer, source, constants=constants, attrs=settings, rank=len(layer.shape))
 
 
 @reads("Dense", "QuantDense")

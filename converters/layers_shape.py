@@ -8,11 +8,11 @@ from edge.converters.builder import Builder, Layer, reads, same_padding
 from edge.ops import WINDOW_ATTRS
 
 
-@reads("MaxPooling2D", "AveragePooling2D")
+@reads("MaxPooling2D", "AveragePooling2D", "MaxPooling1D", "AveragePooling1D")
 def pooling(layer: Layer, build: Builder) -> str:
-    height, width, _ = layer.image()
-    window = layer.options.pair("pool_size", (2, 2))
-    strides = layer.options.pair("strides", window)
+    height, width, _ = layer.plane()
+    window = layer.pair("pool_size", (2, 2))
+    strides = layer.pair("strides", window)
     pads = ((0, 0), (0, 0))
     if layer.options.choice("padding", ("valid", "same"), "valid") == "same":
         pads = (same_padding(height, window[0], strides[0]), same_padding(width, window[1], strides[1]))
@@ -25,18 +25,18 @@ _Pair = tuple[int, int]
 def _pool(layer: Layer, build: Builder, window: _Pair, strides: _Pair, pads: tuple[_Pair, _Pair]) -> str:
     names = ("window_h", "window_w", *WINDOW_ATTRS)
     attrs = dict(zip(names, (*window, *strides, *pads[0], *pads[1]), strict=True))
-    return build.add(_pool_op(layer), layer, layer.input, attrs=attrs)
+    return build.add(_pool_op(layer), layer, layer.input, attrs=attrs, rank=len(layer.shape))
 
 
 def _pool_op(layer: Layer) -> str:
     return "max_pool2d" if "Max" in layer.call.class_name else "average_pool2d"
 
 
-@reads("GlobalMaxPooling2D", "GlobalAveragePooling2D")
+@reads("GlobalMaxPooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling1D", "GlobalAveragePooling1D")
 def global_pooling(layer: Layer, build: Builder) -> str:
-    height, width, channels = layer.image()
-    shape = (1, 1, channels) if layer.options.flag("keepdims", False) else (channels,)
-    return build.add(_pool_op(layer), layer, layer.input, shape=shape, attrs={"window_h": height, "window_w": width})
+    height, width, _ = layer.plane()
+    rank = len(layer.shape) if layer.options.flag("keepdims", False) else 1
+    return build.add(_pool_op(layer), layer, layer.input, rank=rank, attrs={"window_h": height, "window_w": width})
 
 
 @reads("Flatten")
@@ -95,20 +95,25 @@ def concatenate(layer: Layer, build: Builder) -> str:
     return build.add("concat", layer, *layer.inputs)
 
 
-@reads("ZeroPadding2D")
+@reads("ZeroPadding2D", "ZeroPadding1D")
 def zero_padding(layer: Layer, build: Builder) -> str:
-    layer.image()
-    (top, bottom), (left, right) = _paddings(layer)
-    return build.add("pad2d", layer, layer.input, attrs=dict(zip(WINDOW_ATTRS[2:], (top, bottom, left, right), strict=True)))
+    layer.plane()
+    (top, bottom), (left, right) = sides(layer, "padding")
+    attrs = dict(zip(WINDOW_ATTRS[2:], (top, bottom, left, right), strict=True))
+    return build.add("pad2d", layer, layer.input, attrs=attrs, rank=len(layer.shape))
 
 
-def _paddings(layer: Layer) -> tuple[_Pair, _Pair]:
-    """n, (rows, columns) or ((top, bottom), (left, right))."""
-    value = layer.call.config.get("padding", 1)
-    rows, columns = (value, value) if isinstance(value, int) else tuple(value) if _is_pair(value) else (None, None)
+def sides(layer: Layer, name: str) -> tuple[_Pair, _Pair]:
+    """An option n, (rows, columns) or ((top, bottom), (left, right)); of layers along one axis n, (n,) or (left, right)."""
+    value = layer.call.config.get(name, 1)
+    if layer.is_row:
+        value = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+        rows, columns = 0, value
+    else:
+        rows, columns = (value, value) if isinstance(value, int) else tuple(value) if _is_pair(value) else (None, None)
     pairs = [(v, v) if isinstance(v, int) else tuple(v) if _is_pair(v) else (-1, -1) for v in (rows, columns)]
     if not all(isinstance(size, int) and size >= 0 for pair in pairs for size in pair):
-        raise layer.error(f"padding should be a whole number, two, or two pairs of them, got {value!r}")
+        raise layer.error(f"{name} should be a whole number, two, or two pairs of them, got {layer.call.config.get(name)!r}")
     return (pairs[0][0], pairs[0][1]), (pairs[1][0], pairs[1][1])
 
 
@@ -117,7 +122,7 @@ def _is_pair(value: object) -> bool:
 
 
 TRAINING_ONLY = (
-    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization"),
+    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization"),
     *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness", "RandomErasing"),
     *("RandomHue", "RandomSaturation", "RandomColorJitter", "RandomGrayscale", "RandomColorDegeneration", "RandomInvert"),
     *("RandomPosterization", "RandomSharpness", "RandomShear", "RandomGaussianBlur", "RandomPerspective", "RandomElasticTransform"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from keras_models import model_of
+from keras_oracle import difference, randomize
 
 import edge
 from edge.converters.keras_file import read_keras
@@ -25,30 +26,6 @@ FIXTURES = Path(__file__).parent / "fixtures"
 def keras() -> Any:
     pytest.importorskip("tensorflow", reason="Keras itself is the oracle, and needs TensorFlow")
     return pytest.importorskip("keras")
-
-
-def randomize(model: Any, seed: int) -> None:
-    """Every weight random: variances positive, gammas negative, zero and positive."""
-    rng = np.random.default_rng(seed)
-    for weight in model.weights:
-        value = rng.normal(size=weight.shape).astype(np.float32)
-        if "variance" in weight.path:
-            value = np.abs(value) + np.float32(0.1)
-        elif "gamma" in weight.path:
-            value[rng.random(weight.shape) < 0.2] = 0
-        weight.assign(value)
-
-
-def difference(model: Any, path: Path, seed: int = 0, scale: float = 1.0) -> float:
-    """The largest difference between Keras and the graph on two random examples, relative to the largest value."""
-    model.save(path)
-    graph = read_graph(read_keras(path))
-    shape = graph.types[graph.inputs[0]].shape
-    x = (np.random.default_rng(seed + 1).normal(size=(2, *shape)) * scale).astype(np.float32)
-    expected = model.predict(x, verbose=0)
-    got = np.stack([run_graph(graph, {graph.inputs[0]: example})[graph.outputs[0]] for example in x])
-    assert got.shape == expected.shape
-    return float(np.abs(got - expected).max() / max(1.0, np.abs(expected).max()))
 
 
 def layer_cases() -> Mapping[str, tuple[tuple[int, ...], Callable[[Any], list[Any]]]]:
