@@ -83,10 +83,9 @@ def test_faster_boards_are_predicted_to_be_faster() -> None:
 
 
 @pytest.mark.parametrize("name", PIS)
-def test_kernels_of_the_boards_come_from_one_count(name: str) -> None:
-    sources = {cost.source for cost in load_device(name).kernels.values()}
+def test_kernels_of_the_boards_are_counted_for_their_core(name: str) -> None:
     model = device_emulator.MODELS[load_device(name).machine.cpu].name
-    assert len(sources) == 1 and f"cycles of {model} by llvm-mca" in sources.pop()
+    assert all(f"cycles of {model} by llvm-mca" in cost.source for cost in load_device(name).kernels.values())
 
 
 # -- published figures -----------------------------------------------------------------------------------------------------------
