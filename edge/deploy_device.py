@@ -134,8 +134,11 @@ def write_state(root: Path, state: Mapping[str, Any]) -> None:
 def _write(path: Path, text: str) -> None:
     """Replace a file in one step."""
     new = path.with_name(f".{path.name}.new")
-    new.write_text(text, "utf-8")
-    os.replace(new, path)
+    try:
+        new.write_text(text, "utf-8")
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def make_folders(path: Path) -> list[str]:
@@ -199,12 +202,12 @@ def install(settings: Mapping[str, Any], stdin: BinaryIO) -> None:
     made = make_folders(root)
     with locked(root):
         state = {"name": settings["name"], "folders": made, **known}
-        write_state(root, state)
-        (root / "versions").mkdir(exist_ok=True)
-        sweep(root)
         version = root / "versions" / settings["id"]
         before = in_use(root)
         try:
+            write_state(root, state)
+            (root / "versions").mkdir(exist_ok=True)
+            sweep(root)
             unpack(version, Part(stdin, settings["archive_bytes"]))
             lease = Lease(stdin)
             tell(figures=try_out(version, before, lease, settings))
@@ -268,6 +271,7 @@ def try_out(version: Path, before: Path | None, lease: Lease, settings: Mapping[
             _adopt(before / made, version / made)
     options = ["--system-site-packages"] if settings["system_site_packages"] else []
     lease.run(["sh", str(version / "install.sh"), *options], "installing")
+    shutil.rmtree(version / "wheels", ignore_errors=True)
     tell(step="measuring")
     script = 'here=$1; . "$here/environment.sh"; exec "$python" -P -m edge.figures "$@"'
     found = json.loads(lease.run(["sh", "-c", script, "sh", str(version), str(settings["seconds"])], "measuring").splitlines()[-1])
