@@ -6,7 +6,7 @@ kernels have to be compiled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from edge.graph import Graph, Node, constant_type
 from edge.lower import to_program
 from edge.op_check import infer
-from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall
+from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall, OpError
 from edge.program import Program
 from edge.targets.costs import kind_of
 from edge.tensors import Encoding, TensorType
@@ -24,6 +24,13 @@ BITS, F32, I8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8
 _PADS = {"pad_top": 0, "pad_bottom": 0, "pad_left": 0, "pad_right": 0}
 _WINDOW = {"stride_h": 1, "stride_w": 1, **_PADS}
 _CONV = {**_WINDOW, "dilation_h": 1, "dilation_w": 1, "groups": 1, "pad_ones": 0, **NO_ACTIVATION}
+
+# Attributes of operations; those that follow from the shape are set later.
+_KNOWN: Mapping[str, int | float] = {
+    **_CONV, "window_h": 1, "window_w": 1, "value": 0.0, "relu_after": 0, "rank": 1, "size_0": 1, "size_1": 1, "size_2": 1, "start_h": 0,
+    "start_w": 0, "start_c": 0, "size_h": 1, "size_w": 1, "size_c": 1, "step_h": 1, "step_w": 1, "axis_0": 1, "axis_1": 0, "axis_2": 2,
+    "block_h": 2, "block_w": 2,
+}  # fmt: skip
 
 # (height, width, channels in, channels out, taps); widths of 7, 14 and 28 take the same tiles on most machines
 CONV_SHAPES = (
@@ -124,13 +131,14 @@ class Case:
         return {role: np.full(depth, 0.25, np.float32) for role in roles}
 
     def _attrs(self) -> dict[str, int | float]:
-        known: dict[str, int | float] = {**_CONV, "window_h": self.taps, "window_w": self.taps, "value": 0.0, "rank": 1, "relu_after": 0}
-        known |= {"size_0": self.input.elements, "size_1": 1, "size_2": 1}
+        height, width, channels = self.input.hwc
+        known: dict[str, int | float] = {**_KNOWN, "window_h": self.taps, "window_w": self.taps, "size_0": self.input.elements}
+        known |= {"size_h": height, "size_w": width, "size_c": channels}
         if self.after:
             known["activation"] = int(Activation.TANH if self.op == "activation" else Activation.RELU)
             known["limit"] = 6.0
         if self.op == "depthwise_conv2d":
-            known["groups"] = self.input.hwc[2]
+            known["groups"] = channels
         known |= {"stride_h": self.stride, "stride_w": self.stride}
         if self.op in ("conv2d", "residual_conv2d", "depthwise_conv2d", "pad2d", "magnitude_map"):
             known |= dict.fromkeys(_PADS, self.taps // 2)
@@ -138,14 +146,14 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Every kind of kernel (`edge.targets.costs.kind_of`) on several shapes."""
+    """Every kind of kernel (`edge.targets.costs.kind_of`) on several shapes; of operations whose attributes are known here."""
     for op in ("conv2d", "residual_conv2d", "dense", "depthwise_conv2d"):
         for source, stored, output in sorted(OPS[op].signatures, key=str):
             yield from _filtered(op, source, stored or F32, output)
     for op, definition in OPS.items():
-        if "filter" not in definition.constants:
+        if "filter" not in definition.constants and set(definition.attrs) <= set(_KNOWN):
             for source, _, output in sorted(definition.signatures, key=str):
-                yield from _plain(op, source, output)
+                yield from filter(_fits, _plain(op, source, output))
 
 
 def _filtered(op: str, source: Encoding, stored: Encoding, output: Encoding) -> Iterator[Case]:
@@ -170,9 +178,16 @@ def _plain(op: str, source: Encoding, output: Encoding) -> Iterator[Case]:
         return
     taps = 3 if op == "magnitude_map" else 1
     for number, shape in enumerate(IMAGE_SHAPES):
-        if op == "concat" and source is BITS and shape[2] % 8:
-            continue  # packed channels are joined on whole bytes
         yield Case(op, _kind(shape, source), output, taps=min(taps, *shape[:2]), stride=1 + number % min(taps, 2), after=number % 3 == 0)
+
+
+def _fits(case: Case) -> bool:
+    """Whether the operation takes the shape: packed channels, say, are joined on whole bytes alone."""
+    try:
+        case.node("x", "out")
+    except OpError:
+        return False
+    return True
 
 
 def _kind(shape: tuple[int, ...], encoding: Encoding) -> TensorType:

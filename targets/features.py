@@ -225,7 +225,7 @@ def _pool(low: Lowering) -> Work:
     return Work(features)
 
 
-_FUNCTIONS = (Activation.ELU, Activation.SIGMOID, Activation.TANH)
+_PLAIN_ACTIVATIONS = (Activation.NONE, Activation.RELU, Activation.LEAKY_RELU)
 
 
 def _map(low: Lowering) -> Work:
@@ -244,7 +244,7 @@ def _map(low: Lowering) -> Work:
         "value": kind.elements,
         "step": chunks * (last // wide),
         "extra": kind.elements * (len(low.call.inputs) - 1 + channelwise),
-        "function": kind.elements if low.call.attrs.get("activation", 0) in _FUNCTIONS else 0,
+        "function": 0 if low.call.attrs.get("activation", 0) in _PLAIN_ACTIVATIONS else kind.elements,
         "partial": chunks * -(-(last % wide) // VALUES),
         "row": chunks,
         "call": 1,
