@@ -137,7 +137,6 @@ def test_what_limits_a_layer_follows_from_the_figures(device: Device) -> None:
     assert limits(overhead_s=1.0) == {OVERHEAD}
     slow = {"l2_bytes_per_s": 1.0, "memory_bytes_per_s": 1.0}
     assert limits(overhead_s=0.0, l1d_bytes=1.0, **slow) == {MEMORY}
-    assert MEMORY in limits(overhead_s=0.0, **slow)  # constants are read once an inference, from beyond the first-level cache
     assert limits(overhead_s=0.0, l1d_bytes=1e18, **slow) == {COMPUTE}
 
 
