@@ -48,7 +48,7 @@ COMMANDS: Mapping[str, Entry] = {
     "bench": Entry("edge.cli_bench:bench", "Measure the latency of models on this machine, side by side."),
     "build": Entry("edge.cli_build:build", "Compile the kernels that models need on a device into a library for it."),
     "bundle": Entry("edge.cli_bundle:bundle", "Pack a model and what runs it into an archive for a device."),
-    "deploy": Entry("edge.cli_deploy:deploy", "Put a model onto a device over ssh, check it there and measure it."),
+    "deploy": Entry("edge.cli_deploy:deploy", "Put a model onto a device over ssh, and measure it there."),
     "warm": Entry("edge.cli_cache:warm", "Compile the kernels that models need, ahead of their first run."),
     "cache": Entry("edge.cli_cache:cache", "Show or clear the cache of compiled kernels."),
     "doctor": Entry("edge.cli_doctor:doctor", "Show what edge finds on this machine, and what is wrong."),
