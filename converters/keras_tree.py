@@ -217,7 +217,8 @@ def _is_operation(entry: Mapping[str, Any], config: Mapping[str, Any], major: in
     module = entry.get("module")
     if isinstance(module, str):
         return module.startswith(("keras.ops", "keras.src.ops"))
-    return major >= 3 and "inbound_nodes" in entry and "dtype" not in config
+    casts = entry.get("class_name") in ("Cast", "ConvertToTensor")  # functions whose result has the dtype
+    return major >= 3 and "inbound_nodes" in entry and (casts or "dtype" not in config)
 
 
 def _node(node: Any, what: str) -> Node:

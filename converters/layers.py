@@ -5,14 +5,16 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
-from edge.converters import layers_activation, layers_channels, layers_conv, layers_operators, layers_shape
+from edge.converters import layers_activation, layers_channels, layers_conv, layers_shape, operations_shape
 from edge.converters.builder import READERS, Builder, Layer, attributes, describe
 from edge.converters.keras_model import Call, KerasModel
+from edge.converters.operations import OPERATIONS, is_operation, operate, operation_name
 from edge.errors import InputError, ModelError
 from edge.graph import Graph, Node
 from edge.tensors import Encoding, TensorType
 
-_FAMILIES = (layers_activation, layers_channels, layers_conv, layers_operators, layers_shape)  # importing them fills READERS
+# Importing them fills READERS, and OPERATIONS.
+_FAMILIES = (layers_activation, layers_channels, layers_conv, layers_shape, operations_shape)
 # Where layers of these class names may come from; anything else with the same name may do something else.
 _PACKAGES = ("keras", "tf_keras", "tensorflow", "Larq", "larq", "edge")
 INPUT_DTYPES = ("float32", "uint8")
@@ -21,9 +23,14 @@ INPUT_DTYPES = ("float32", "uint8")
 def supported_layers() -> tuple[str, ...]:
     """The class names of the Keras and Larq layers that can be converted, sorted; `InputLayer` is among them.
 
-    Beside them, sums of tensors and + - * / with a number are read where Keras recorded the operator (`layers_operators`).
+    Beside them, functions are read that Keras recorded like layers (`edge.converters.operations`).
     """
-    return tuple(sorted({*READERS, "InputLayer"} - set(layers_operators.CLASSES)))
+    return tuple(sorted({name for name in READERS if not name.startswith("ops.")} | {"InputLayer"}))
+
+
+def supported_operations() -> tuple[str, ...]:
+    """The names of the functions that can be converted where a functional model applies them, sorted."""
+    return tuple(sorted(OPERATIONS))
 
 
 def _computing() -> list[str]:
@@ -39,7 +46,7 @@ def rescales_itself(model: KerasModel) -> bool:
             if call.class_name in layers_shape.TRAINING_ONLY:
                 seen.update(call.outputs)
             else:
-                scales = layers_operators.operator(call) in ("multiply", "divide") and bool(call.arguments)
+                scales = is_operation(call) and operation_name(call) in ("multiply", "divide") and bool(call.arguments)
                 first.append(call.class_name == "Rescaling" or scales)
     return bool(first) and all(first)
 
@@ -109,7 +116,7 @@ def _read_call(call: Call, build: Builder, values: Mapping[str, str]) -> tuple[s
     inputs = tuple(values[name] for name in call.inputs)
     layer = Layer(call, inputs, tuple(build.types[name] for name in inputs))
     before = len(build.nodes)
-    tensors = READERS[call.class_name](layer, build)
+    tensors = operate(layer, build) if is_operation(call) else READERS[call.class_name](layer, build)
     if isinstance(tensors, tuple):
         return tensors
     if len(call.outputs) != 1:
@@ -126,7 +133,7 @@ def _check(call: Call) -> None:
         raise ModelError(
             f"{describe(call)}: a Lambda holds Python code, which edge never runs; replace it by layers, such as Rescaling or Activation"
         )
-    if call.class_name not in READERS:
+    if call.class_name not in READERS and not is_operation(call):
         raise ModelError(
             f"{describe(call)}: this layer is not supported; there are {', '.join(_computing())} and those that only train; "
             "replace it by these and train again"
@@ -134,7 +141,7 @@ def _check(call: Call) -> None:
     if call.package is not None and not call.package.startswith(_PACKAGES):
         raise ModelError(f"{describe(call)}: a custom layer of {call.package!r} is not Keras' own; replace it by a layer of Keras or Larq")
     unknown = sorted(set(call.arguments) - {"training"})
-    if unknown and call.class_name not in layers_operators.CLASSES:
+    if unknown and not is_operation(call):
         raise ModelError(f"{describe(call)}: called with {', '.join(unknown)}, which is not supported; call it with tensors alone")
     if not call.inputs:
         raise ModelError(f"{describe(call)}: has no input; expected one")
