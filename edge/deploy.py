@@ -20,12 +20,12 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from edge import deploy_device
 from edge.bundle import archive
 from edge.bundle_contents import contents
 from edge.bundle_runtime import requirements, runtime_modules
 from edge.cli_model import require_edge
 from edge.deploy_check import Facts, Needs, read_facts, require, script, version_of
+from edge.deploy_link import MARK
 from edge.deploy_ssh import Address, Connection
 from edge.errors import EdgeError, InputError
 from edge.paths import require_file
@@ -33,6 +33,13 @@ from edge.targets.devices import HOST, Device, available, load_device
 from edge.wheels import Platform, download
 
 _CHUNK_BYTES = 256 * 1024
+_DEVICE_PARTS = ("deploy_link", "deploy_state", "deploy_service", "deploy_device")  # each imports those before it alone
+_DEVICE_START = """import sys, types
+for name, source in @SOURCES@.items():
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+module.start()
+"""
 _ANY_OF = {"aarch64": "raspberry-pi-4"}  # by processor, a target whose code runs on every one of them
 
 Progress = Callable[[int, int, str], None]
@@ -203,6 +210,12 @@ def _prediction(path: Path, target: str | None, device: Device | None) -> Predic
 # -- talking to the device -------------------------------------------------------------------------------------------------------
 
 
+def device_program() -> str:
+    """The device's part as one text: modules that are there without being installed."""
+    sources = {f"edge.{part}": Path(__file__).with_name(f"{part}.py").read_text("utf-8") for part in _DEVICE_PARTS}
+    return _DEVICE_START.replace("@SOURCES@", json.dumps(sources))
+
+
 class _Talk:
     """The device's part at work: what it is sent, and what it says. Use it in a `with` statement.
 
@@ -212,7 +225,7 @@ class _Talk:
     def __init__(self, connection: Connection, settings: Mapping[str, Any]) -> None:
         self._connection = connection
         self._process: Popen[bytes] = connection.python()
-        program = Path(deploy_device.__file__).read_bytes()
+        program = device_program().encode()
         self.send(b"%d\n%b%b\n" % (len(program), program, json.dumps(settings).encode()))
 
     def __enter__(self) -> _Talk:
@@ -235,7 +248,7 @@ class _Talk:
     def messages(self) -> Iterator[dict[str, Any]]:
         """What the device says, to its end. Raises `EdgeError` where it says that something failed, or ends without a word."""
         assert self._process.stdout is not None
-        mark = deploy_device.MARK.encode()
+        mark = MARK.encode()
         last: dict[str, Any] = {}
         for line in self._process.stdout:
             if line.startswith(mark):

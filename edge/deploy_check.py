@@ -113,7 +113,8 @@ def read_facts(output: str) -> Facts:
     found: dict[str, Any] = {}
     for field in fields(Facts):
         text = said.get(field.name, "")
-        found[field.name] = {"str": text, "int": int(text) if text.isdecimal() and len(text) < 20 else 0, "bool": text == "yes"}[str(field.type)]
+        number = int(text) if text.isdecimal() and len(text) < 20 else 0
+        found[field.name] = {"str": text, "int": number, "bool": text == "yes"}[str(field.type)]
     return Facts(**found)
 
 

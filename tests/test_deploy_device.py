@@ -17,17 +17,17 @@ from typing import Any
 
 import pytest
 
-from edge import deploy_device
 from edge.bundle import archive
-from edge.deploy_device import MARK
+from edge.deploy import device_program
+from edge.deploy_link import MARK
 
-PROGRAM = Path(deploy_device.__file__)
+PROGRAM = device_program()
 MOMENTS = 20
 
 # As a bundle has them; figures are printed by what stands for its Python.
 FILES = {
     "install.sh": '#!/bin/sh\nset -eu\nhere=$(dirname -- "$0")\nmkdir -p "$here/venv"\nfor i in 1 2 3 4; do\n'
-    '    echo $i >"$here/venv/part$i"\n    sleep 0.02\ndone\n@MORE@\n',
+    '    rm -f "$here/venv/part$i"; echo $i >"$here/venv/part$i"\n    sleep 0.02\ndone\n@MORE@\n',
     "environment.sh": 'python="$here/python"\n',
     "python.sh": '#!/bin/sh\nsleep 0.02\necho \'{"answer": "fine", "remarks": []}\'\n',
     "answer": "version @VERSION@\n",
@@ -56,7 +56,7 @@ class Device:
     def start(self, **settings: Any) -> subprocess.Popen[bytes]:
         environment = {"HOME": str(self.home), "PATH": f"{self.programs}:/usr/bin:/bin", "FAKE_LOG": str(self.programs / "log")}
         process = subprocess.Popen(
-            [sys.executable, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
             start_new_session=True,
         )  # fmt: skip
         known = {"root": "~/edge/digits", "name": "digits", "system_site_packages": False, "seconds": 0.1, "service": None}
