@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from edge.engine import Engine
-from edge.kernels.isa import Machine, detect
 from edge.program import Program
 from edge.tensors import Encoding
 from edge.threads import most_threads
@@ -23,11 +22,11 @@ def example(program: Program) -> np.ndarray:
     return pixels if kind.encoding is Encoding.UINT8 else pixels.astype(np.float32) / np.float32(255)
 
 
-def seconds_by_threads(program: Program, *, machine: Machine | None = None, repeats: int = REPEATS) -> dict[int, float]:
+def seconds_by_threads(program: Program, *, repeats: int = REPEATS) -> dict[int, float]:
     """The median seconds of whole inferences on 1, 2, ... threads, as many as this process may use."""
     picture = example(program)
     return {
-        threads: _median(Engine(program, machine=machine or detect(), threads=threads), picture, repeats)
+        threads: _median(Engine(program, threads=threads), picture, repeats)
         for threads in range(1, most_threads() + 1)
     }
 

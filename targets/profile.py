@@ -17,7 +17,6 @@ from typing import Any
 from edge.engine import Engine, Footprint
 from edge.errors import InputError
 from edge.format import read
-from edge.kernels.isa import detect
 from edge.program import Program
 from edge.targets.costs import InstructionCost, ProgramCost, program_cost
 from edge.targets.devices import HOST, Device, load_device, load_host
@@ -177,8 +176,8 @@ def _fits(nbytes: int, room: float | None) -> bool | None:
 
 def _measured(name: str, storage_bytes: int, program: Program) -> Profile:
     """On this machine: medians of repeats, on random input."""
-    engine = Engine(program, machine=detect())
-    by_threads = seconds_by_threads(program, machine=engine.machine)
+    engine = Engine(program)
+    by_threads = seconds_by_threads(program)
     seconds = instruction_seconds(engine, whole_s=by_threads[1])
     cost = dataclasses.replace(program_cost(program, engine.machine), footprint=engine.footprint)
     times = [_Time(float(each), _HOST_ERROR, limit) for each, limit in zip(seconds, _host_limits(cost, engine), strict=True)]
