@@ -247,7 +247,7 @@ class Simulator:
         if cpu not in MODELS:
             raise EdgeError(f"cannot count cycles of {cpu}: expected one of {', '.join(MODELS)}; name a profile of one of these")
         self.model = MODELS[cpu]
-        self.tool, self.version = _simulator(self.model.llvm)
+        self.tool, self.version = simulator(self.model.llvm)
         self._file = folder / f"cycles-{self.model.name}-{self.version}.json"
         self._known: dict[str, list[float]] = json.loads(self._file.read_text()) if self._file.exists() else {}
 
@@ -289,8 +289,8 @@ class Simulator:
 
 
 @functools.cache
-def _simulator(least: int) -> tuple[str, str]:
-    """The newest llvm-mca and its version."""
+def simulator(least: int) -> tuple[str, str]:
+    """The newest llvm-mca and its version. Raises EdgeError where there is none, or all are older than `least`."""
     names = {path.name for folder in os.get_exec_path() for path in Path(folder).glob("llvm-mca*")}
     versions = {}
     for name in names:
