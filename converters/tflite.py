@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.converters import tflite_layers as layers
+from edge.converters import tflite_moves as moves
 from edge.converters.tflite_convolutions import convolution
 from edge.converters.tflite_file import serialize
 from edge.converters.tflite_lowering import Lowering
@@ -40,7 +41,16 @@ _LOWERINGS: Mapping[str, Callable[[Lowering, Node], int]] = {
     "pad2d": layers.pad2d,
     "prelu": layers.prelu,
     "magnitude_map": layers.magnitude_map,
-    "multiply": layers.multiply,
+    **dict.fromkeys(("multiply", "subtract", "divide", "maximum", "minimum"), moves.pair),
+    "slice": moves.slice_,
+    "resize_nearest": moves.resize,
+    "resize_bilinear": moves.resize,
+    "transpose": moves.transpose,
+    "depth_to_space": moves.depth_to_space,
+    "layer_norm": moves.layer_norm,
+    "local_response_norm": moves.local_response_norm,
+    "embedding": moves.embedding,
+    "log_softmax": moves.log_softmax,
 }
 
 

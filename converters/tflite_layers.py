@@ -158,13 +158,6 @@ def add(low: Lowering, node: Node) -> int:
     return low.store(total if carried is not None else low.activate(total, node.attrs), kind)
 
 
-def multiply(low: Lowering, node: Node) -> int:
-    """MUL, which repeats the second input along its axes of 1."""
-    operands = [low.image(low.stored(name), low.kind(name)) for name in node.inputs]
-    product = low.op("MUL", operands, low.like(operands[0]), fusedActivationFunction=FUSED_NONE)
-    return low.reshape(product, (1, *low.output(node).shape))
-
-
 def concat(low: Lowering, node: Node) -> int:
     kind = low.output(node)
     operands = [low.stored(name) for name in node.inputs]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from edge.converters.tflite_activations import ACTIVATIONS
 from edge.converters.tflite_model import Array, Builder, LiteTensor
 from edge.graph import Graph, Node
 from edge.ops import NO_ACTIVATION, Activation
@@ -184,7 +185,7 @@ class Lowering:
             return self.op("LEAKY_RELU", [number], same, alpha=alpha)
         if activation is Activation.ELU:
             return self._elu(number, alpha)
-        return self.op("LOGISTIC" if activation is Activation.SIGMOID else "TANH", [number], same)
+        return ACTIVATIONS[activation](self, number)
 
     def _relu(self, number: int, attrs: Attrs) -> int:
         name = "RELU6" if fused(attrs) == FUSED_RELU6 else "RELU"

@@ -61,7 +61,7 @@ class LiteModel:
     name: str = "main"
 
 
-# Versions of the operators when an operand is int8; float32 ones are version 1.
+# Versions of the operators when an operand is int8; float32 ones are version 1, but for some.
 _INT8_VERSIONS = {
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 3,
@@ -76,7 +76,12 @@ _INT8_VERSIONS = {
     "PADV2": 2,
     "QUANTIZE": 2,
     "DEQUANTIZE": 2,
+    "SLICE": 2,
+    "STRIDED_SLICE": 2,
+    "TRANSPOSE": 2,
+    "DEPTH_TO_SPACE": 2,
 }
+_HALF_PIXEL_VERSIONS = {"RESIZE_NEAREST_NEIGHBOR": 3, "RESIZE_BILINEAR": 3}  # since when operators know half-pixel centres
 
 
 @dataclass
@@ -114,7 +119,7 @@ class Builder:
         number = self.tensor(output)
         dtypes = [self.tensors[i].dtype for i in (*inputs[:2], number)]
         integer = "int8" in dtypes and (name != "QUANTIZE" or "float32" not in dtypes)
-        version = _INT8_VERSIONS.get(name, 1) if integer else 1
+        version = _HALF_PIXEL_VERSIONS.get(name) or (_INT8_VERSIONS.get(name, 1) if integer else 1)
         self.operators.append(LiteOp(name, version, tuple(inputs), number, options))
         return number
 

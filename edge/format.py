@@ -56,6 +56,7 @@ import numpy as np
 from edge.errors import EdgeError, FormatError
 from edge.files import Bytes, write_atomically
 from edge.memory import aligned
+from edge.ops import needed_minor
 from edge.paths import require_file
 from edge.program import ALIGNMENT, SPARE_BYTES, Instruction, Program
 from edge.records import (
@@ -72,7 +73,7 @@ from edge.records import (
 )
 
 MAGIC = b"\x89edge\r\n\x1a"
-MAJOR, MINOR = 1, 1
+MAJOR, MINOR = 1, 2
 
 # Ten times what the largest networks of the field need; more would keep the verifier busy for long.
 MAX_RECORDS = 1 << 14  # of tensors, constants, instructions each
@@ -161,7 +162,7 @@ def _header_and_body(program: Program) -> tuple[Bytes, ...]:
     words = np.array([*tensors, *constants, *program.inputs, *program.outputs, *instructions], "<i8").tobytes()
     text = _text(program)
     counts = tuple(len(part) for part in (program.tensors, program.constants, program.inputs, program.outputs, instructions))
-    since = max((instruction.definition.since for instruction in program.instructions), default=0)
+    since = max((needed_minor(i.definition, dict(zip(i.definition.attrs, i.attrs, strict=True))) for i in program.instructions), default=0)
     header = _Header(MINOR, since, 0, program.arena_bytes, bytes(32), counts, len(text), program.blob.nbytes)
     body = (words, text, bytes(header.blob_start - header.text_end), np.ascontiguousarray(program.blob).data)
     header = replace(header, file_bytes=HEADER_BYTES + sum(len(piece) for piece in body))

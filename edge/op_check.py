@@ -7,6 +7,10 @@ import math
 from edge.ops import BITS, F32, I8, I32, MAX_ATTRIBUTE, MAX_ELEMENTS, U8, Activation, OpCall, OpDef, need
 from edge.tensors import TensorType
 
+KEEPS_QUANTIZATION = frozenset(
+    ("max_pool2d", "average_pool2d", "reshape", "pad2d", "concat", "slice", "resize_nearest", "transpose", "depth_to_space")
+)
+
 
 def check(op: OpDef, call: OpCall, output: TensorType, signs: TensorType | None = None) -> None:
     """Prove that `call` with its outputs is an application of `op`; raises `OpError` with the reason if it is not."""
@@ -67,7 +71,7 @@ def _check_signature(op: OpDef, call: OpCall, output: TensorType) -> None:
     signature = (call.inputs[0].encoding, stored, output.encoding)
     names = ", ".join("-" if e is None else e.name.lower() for e in signature)
     need(signature in op.signatures, f"{op.name} does not exist for (input, filter, output) = ({names})")
-    if op.name in ("max_pool2d", "average_pool2d", "reshape", "pad2d", "concat"):
+    if op.name in KEEPS_QUANTIZATION:
         first = call.inputs[0]
         same = (first.scale, first.zero_point) == (output.scale, output.zero_point)
         need(same, f"{op.name} keeps the quantization of its input")

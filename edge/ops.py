@@ -31,25 +31,30 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from edge.tensors import NO_HALO, Encoding, Halo, TensorType, hwc
-
-F32, U8, I8, BITS, I32 = Encoding.FLOAT32, Encoding.UINT8, Encoding.INT8, Encoding.BITS, Encoding.INT32
-
-MAX_ELEMENTS = 1 << 31  # of one tensor or constant; keeps every byte offset far inside int64
-MAX_ATTRIBUTE = 1 << 20  # strides, windows, pads
-MAX_ACCUMULATOR = (1 << 31) - 1
-
-
-class OpError(ValueError):
-    """Operands that do not fit an operation; the message is the reason, the caller adds where."""
+from edge import op_shapes
+from edge.op_call import BITS as BITS
+from edge.op_call import F32 as F32
+from edge.op_call import I8 as I8
+from edge.op_call import I32 as I32
+from edge.op_call import MAX_ACCUMULATOR as MAX_ACCUMULATOR
+from edge.op_call import MAX_ATTRIBUTE as MAX_ATTRIBUTE
+from edge.op_call import MAX_ELEMENTS as MAX_ELEMENTS
+from edge.op_call import U8 as U8
+from edge.op_call import ConstantType as ConstantType
+from edge.op_call import OpCall as OpCall
+from edge.op_call import OpError as OpError
+from edge.op_call import need as need
+from edge.tensors import NO_HALO, Encoding, Halo, hwc
 
 
 class Activation(enum.IntEnum):
     """Functions of one value. NONE, RELU and LEAKY_RELU may be fused into other operations. Numbers are part of the file format.
 
-    RELU is min(max(x, 0), limit); LEAKY_RELU and ELU have slope `alpha` below zero.
+    RELU is min(max(x, 0), limit); LEAKY_RELU and ELU have slope `alpha` below zero; HARD_SWISH is x * min(max(x + 3, 0), 6) * (1 / 6),
+    SWISH x * sigmoid(x), GELU x * (1 + erf(x / sqrt(2))) / 2, GELU_TANH x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2, SOFTPLUS
+    log(1 + exp(x)), SOFTSIGN x / (1 + abs(x)), MISH x * tanh(SOFTPLUS), EXP exp(x).
     """
 
     NONE = 0
@@ -58,30 +63,18 @@ class Activation(enum.IntEnum):
     ELU = 3
     SIGMOID = 4
     TANH = 5
+    HARD_SWISH = 6
+    SWISH = 7
+    GELU = 8
+    GELU_TANH = 9
+    SOFTPLUS = 10
+    SOFTSIGN = 11
+    MISH = 12
+    EXP = 13
 
 
 FUSED_ACTIVATIONS = frozenset({Activation.NONE, Activation.RELU, Activation.LEAKY_RELU})
-
-
-@dataclass(frozen=True)
-class ConstantType:
-    """Encoding and logical shape of a constant."""
-
-    encoding: Encoding
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class OpCall:
-    """One application of an operation, without its output."""
-
-    inputs: tuple[TensorType, ...]
-    constants: Mapping[str, ConstantType] = field(default_factory=dict)
-    attrs: Mapping[str, int | float] = field(default_factory=dict)
-
-    def i(self, name: str) -> int:
-        """A whole-number attribute."""
-        return int(self.attrs[name])
+_FIRST_OF_MINOR_2 = Activation.HARD_SWISH
 
 
 @dataclass(frozen=True)
@@ -107,11 +100,6 @@ class OpDef:
     gives_signs: bool = False
     in_place: int = -1
     since: int = 0
-
-
-def need(condition: bool, message: str) -> None:
-    if not condition:
-        raise OpError(message)
 
 
 # -- activations ---------------------------------------------------------------------------------------------------------------
@@ -289,14 +277,6 @@ def _magnitude_shape(call: OpCall) -> tuple[int, ...]:
     return rows, columns, 1
 
 
-def _multiply_shape(call: OpCall) -> tuple[int, ...]:
-    x, m = call.inputs
-    need(m.encoding is F32, f"the second input must be float32, got {m.encoding.name.lower()}")
-    fits = all(size in (whole, 1) for whole, size in zip(x.hwc, m.hwc, strict=True))
-    need(fits, f"the second input is {m.hwc}, each axis must be 1 or that of {x.hwc}")
-    return x.shape
-
-
 def _channelwise_shape(call: OpCall) -> tuple[int, ...]:
     channels = call.inputs[0].shape[-1]
     for role, constant in call.constants.items():
@@ -373,10 +353,30 @@ _TABLE = (
           attrs=(*CONV_ATTRS, "relu_after"), halo=_conv_halo, macs=_conv_macs, gives_signs=True, in_place=1, since=1),
     OpDef("prelu", 18, _prelu_shape, _same_encoding(F32), constants=("slope",), in_place=0, since=1),
     OpDef("magnitude_map", 19, _magnitude_shape, _same_encoding(F32), attrs=POOL_ATTRS, since=1),
-    OpDef("multiply", 20, _multiply_shape, _same_encoding(F32), inputs=(2, 2), in_place=0, since=1),
+    OpDef("multiply", 20, op_shapes.pairwise, _same_encoding(F32), inputs=(2, 2), in_place=0, since=1),
+    OpDef("slice", 21, op_shapes.cut, _same_encoding(F32, I8, U8, BITS), attrs=op_shapes.SLICE_ATTRS, since=2),
+    OpDef("resize_nearest", 22, op_shapes.resized, _same_encoding(F32, I8, U8, BITS), attrs=("size_h", "size_w"), since=2),
+    OpDef("resize_bilinear", 23, op_shapes.resized, _same_encoding(F32), attrs=("size_h", "size_w"), since=2),
+    OpDef("transpose", 24, op_shapes.transposed, _same_encoding(F32, I8, U8), attrs=("axis_0", "axis_1", "axis_2"), since=2),
+    OpDef("depth_to_space", 25, op_shapes.interleaved, _same_encoding(F32, I8, BITS), attrs=("block_h", "block_w"), since=2),
+    OpDef("subtract", 26, op_shapes.pairwise, _same_encoding(F32), inputs=(2, 2), in_place=0, since=2),
+    OpDef("divide", 27, op_shapes.pairwise, _same_encoding(F32), inputs=(2, 2), in_place=0, since=2),
+    OpDef("maximum", 28, op_shapes.pairwise, _same_encoding(F32), inputs=(2, 2), in_place=0, since=2),
+    OpDef("minimum", 29, op_shapes.pairwise, _same_encoding(F32), inputs=(2, 2), in_place=0, since=2),
+    OpDef("layer_norm", 30, op_shapes.normalized, _same_encoding(F32), constants=("mul", "add"), attrs=("epsilon",),
+          floats=frozenset({"epsilon"}), in_place=0, since=2),
+    OpDef("local_response_norm", 31, op_shapes.local_response, _same_encoding(F32), attrs=("radius", "bias", "alpha", "beta"),
+          floats=frozenset({"bias", "alpha", "beta"}), since=2),
+    OpDef("embedding", 32, op_shapes.embedded, _same_encoding(F32), constants=("table",), since=2),
+    OpDef("log_softmax", 33, _same_shape, _same_encoding(F32), in_place=0, since=2),
 )  # fmt: skip
 
 OPS: Mapping[str, OpDef] = {op.name: op for op in _TABLE}
 BY_NUMBER: Mapping[int, OpDef] = {op.number: op for op in _TABLE}
 
 NO_ACTIVATION: Mapping[str, int | float] = {"activation": int(Activation.NONE), "alpha": 0.0, "limit": math.inf}
+
+
+def needed_minor(op: OpDef, attrs: Mapping[str, int | float]) -> int:
+    """The minor version of the file format that knows an operation with these attributes first."""
+    return max(op.since, 2 if attrs.get("activation", 0) >= _FIRST_OF_MINOR_2 else 0)

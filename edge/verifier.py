@@ -191,6 +191,8 @@ def _work(program: Program, instruction: Instruction, call: OpCall) -> int:
     if "window_h" in call.attrs:
         columns = max(output.hwc[1] * call.i("window_w"), call.inputs[0].hwc[1])  # magnitude_map adds whole rows
         touched += output.hwc[0] * call.i("window_h") * columns * output.pixel_bytes
+    if "radius" in call.attrs:
+        touched += 2 * call.i("radius") * output.nbytes
     return touched
 
 

@@ -6,6 +6,7 @@ comparisons: it quantizes to the lowest integer and is 0 after ReLU.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -72,13 +73,36 @@ def activate(x: Array, attrs: Mapping[str, int | float]) -> Array:
     wide = x.astype(np.float64)
     functions: dict[Activation, Callable[[], Array]] = {
         Activation.NONE: lambda: x,
-        Activation.RELU: lambda: np.where(x > 0, np.where(x < limit, x, limit), np.float32(0)),
+        Activation.RELU: lambda: _clipped(x, limit),
         Activation.LEAKY_RELU: lambda: np.where(x < 0, x * alpha, x),
         Activation.ELU: lambda: np.where(x < 0, np.expm1(wide).astype(np.float32) * alpha, x),
         Activation.SIGMOID: lambda: (1 / (1 + np.exp(-wide))).astype(np.float32),
         Activation.TANH: lambda: np.tanh(wide).astype(np.float32),
+        Activation.HARD_SWISH: lambda: x * (_clipped(x + np.float32(3), np.float32(6)) * np.float32(1 / 6)),
+        Activation.SWISH: lambda: (wide / (1 + np.exp(-wide))).astype(np.float32),
+        Activation.GELU: lambda: (wide * _erfc(-wide * math.sqrt(0.5)) / 2).astype(np.float32),
+        Activation.GELU_TANH: lambda: (wide / (1 + np.exp(-_gelu_argument(wide)))).astype(np.float32),
+        Activation.SOFTPLUS: lambda: np.logaddexp(wide, 0).astype(np.float32),
+        Activation.SOFTSIGN: lambda: x / (np.abs(x) + np.float32(1)),
+        Activation.MISH: lambda: (wide * np.tanh(np.logaddexp(wide, 0))).astype(np.float32),
+        Activation.EXP: lambda: np.exp(wide).astype(np.float32),
     }
     return functions[Activation(int(attrs["activation"]))]()
+
+
+def _clipped(x: Array, limit: np.float32) -> Array:
+    """ReLU with a limit: 0 for what is not a number."""
+    return np.where(x > 0, np.where(x < limit, x, limit), np.float32(0))
+
+
+def _erfc(x: Array) -> Array:
+    return np.vectorize(math.erfc, otypes=[np.float64])(x)
+
+
+def _gelu_argument(x: Array) -> Array:
+    """(1 + tanh(u)) / 2 is 1 / (1 + exp(-2 u)): this is 2 u."""
+    found: Array = 2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    return found
 
 
 def magnitudes(image: Array) -> Array:

@@ -24,7 +24,11 @@ from edge.tensors import Encoding, TensorType
 _CHUNK = 4096  # values, at most, where pixels do not matter
 _LONGEST_PERIOD = 1024  # values
 
-_FUNCTIONS = {Activation.ELU: "elu", Activation.SIGMOID: "sigmoid", Activation.TANH: "tanh"}
+_FUNCTIONS = {
+    activation: activation.name.lower()
+    for activation in Activation
+    if activation not in (Activation.NONE, Activation.RELU, Activation.LEAKY_RELU)
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,12 @@ def _chunks(places: tuple[Place, ...], period: int) -> Chunks:
     if not period or any(_has_spare_bits(place) for place in places):
         return Chunks(rows, values, channels)
     return Chunks(rows, values, period * max(1, _CHUNK // period))
+
+
+def pixels(low: Lowering) -> tuple[int, ...]:
+    """The arguments of a kernel whose chunks are pixels, from one input to the output."""
+    places = (low.output, low.input())
+    return _chunks(places, 0).arguments(*places)
 
 
 def _wide(machine: Machine) -> int:
@@ -149,15 +159,16 @@ def _map_builder(variant: MapVariant) -> Callable[[Machine], KernelFunction]:
 
 
 def _lower_softmax(low: Lowering) -> Lowered:
-    places = (low.output, low.input())
-    args = _chunks(places, 0).arguments(*places)
-    return Lowered(Code("softmax", _build_softmax), args, work=8 * low.output.type.elements)
+    return Lowered(Code(low.op, _softmax_builder(low.op == "log_softmax")), pixels(low), work=8 * low.output.type.elements)
 
 
-def _build_softmax(machine: Machine) -> KernelFunction:
-    from edge.kernels import elementwise_code
+def _softmax_builder(logs: bool) -> Callable[[Machine], KernelFunction]:
+    def build(machine: Machine) -> KernelFunction:
+        from edge.kernels import elementwise_code, normalize_code
 
-    return elementwise_code.softmax_kernel(_wide(machine))
+        return normalize_code.log_softmax_kernel() if logs else elementwise_code.softmax_kernel(_wide(machine))
+
+    return build
 
 
 # -- bits ----------------------------------------------------------------------------------------------------------------------
@@ -201,7 +212,7 @@ def _always(low: Lowering) -> bool:
 
 KERNELS = (
     *(Kernel(op, op, _always, _lower_map) for op in ("affine", "activation", "quantize", "dequantize", "add", "prelu")),
-    Kernel("softmax", "softmax", _always, _lower_softmax),
+    *(Kernel(op, op, _always, _lower_softmax) for op in ("softmax", "log_softmax")),
     Kernel("binarize", "binarize", _always, _lower_binarize),
     Kernel("unpack", "unpack", _always, _lower_unpack),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge.kernels import vecmath
+from edge.kernels import vecmath, vecmath_more
 from edge.kernels.build import KernelFunction, inlined
 from edge.kernels.epilogue import activation, quantizer
 from edge.kernels.shapes import VALUES, MapVariant
@@ -131,9 +131,7 @@ def _finish(output: str, lanes: int) -> Any:
 def _function(name: str, lanes: int) -> Any:
     if name in _OF_ARGUMENTS:
         return _OF_ARGUMENTS[name](lanes)
-    if name == "sigmoid":
-        return _unary(vecmath.sigmoid(lanes))
-    return _unary(vecmath.tanh(lanes) if name == "tanh" else _identity)
+    return _unary(_OF_VALUES[name](lanes) if name in _OF_VALUES else _identity)
 
 
 @inlined
@@ -174,6 +172,18 @@ def _elu(lanes: int) -> Any:
 
 
 _OF_ARGUMENTS = {"bounded": _bounded, "leaky": _leaky, "elu": _elu}
+_OF_VALUES = {
+    "sigmoid": vecmath.sigmoid,
+    "tanh": vecmath.tanh,
+    "exp": vecmath.exp,
+    "hard_swish": vecmath_more.hard_swish,
+    "swish": vecmath_more.swish,
+    "gelu": vecmath_more.gelu,
+    "gelu_tanh": vecmath_more.gelu_tanh,
+    "softplus": vecmath_more.softplus,
+    "softsign": vecmath_more.softsign,
+    "mish": vecmath_more.mish,
+}
 
 
 # -- softmax -------------------------------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ _INPUT_ARGUMENTS = 5  # offset, row bytes, pixel bytes, bytes to copy, the byte 
 
 
 @inlined
-def _copy_bytes(arena: Any, to: Any, source: Any, count: Any) -> None:
+def copy_bytes(arena: Any, to: Any, source: Any, count: Any) -> None:
     """Copy bytes that do not overlap; the last vector or word may cover some of the one before again."""
     if count >= _MEMCPY_BYTES:
         _copy(arena, to, arena, source, count)
@@ -163,7 +163,7 @@ def concat() -> KernelFunction:
             source = args[of_input] + row * args[of_input + 1] + first * step
             target = to + args[of_input + 4]
             for pixel in range(count):
-                _copy_bytes(arena, target + pixel * args[PIXEL_BYTES], source + pixel * step, used)
+                copy_bytes(arena, target + pixel * args[PIXEL_BYTES], source + pixel * step, used)
         for pixel in range(count):
             for byte in range(args[USED_BYTES], args[PIXEL_BYTES]):
                 _U8.put(arena, to + pixel * args[PIXEL_BYTES] + byte, 0)

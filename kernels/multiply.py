@@ -1,6 +1,6 @@
-"""Products of tensors, the second repeated along its axes of 1: lowering (the code is `edge.kernels.multiply_code`).
+"""Products of two tensors and their like, the second repeated along its axes of 1: lowering (the code is `edge.kernels.multiply_code`).
 
-Every row of the first input is cut into segments, each either times one value of the second input or times as many values as it has. A
+Every row of the first input is cut into segments, each joined with one value of the second input or with as many values as it has. A
 segment is a pixel, or the whole row where the second input's values follow each other as those of the first do, or are one for the row.
 """
 
@@ -20,16 +20,17 @@ def _lower(low: Lowering) -> Lowered:
     m_row = m.row_bytes if m.height > 1 else 0
     m_segment = m.pixel_bytes if m.width > 1 else 0
     args = (x.height, segments, values, x.offset, x.row_bytes, m.offset, m_row, m_segment, out.offset, out.row_bytes)
-    return Lowered(Code("multiply_splat" if splat else "multiply", _builder(splat)), args, work=x.type.elements)
+    return Lowered(Code(f"{low.op}_splat" if splat else low.op, _builder(low.op, splat)), args, work=x.type.elements)
 
 
-def _builder(splat: bool) -> Callable[[Machine], KernelFunction]:
+def _builder(op: str, splat: bool) -> Callable[[Machine], KernelFunction]:
     def build(machine: Machine) -> KernelFunction:
         from edge.kernels import multiply_code
 
-        return multiply_code.kernel(splat)
+        return multiply_code.kernel(op, splat)
 
     return build
 
 
-KERNELS = (Kernel("multiply", "multiply", lambda low: True, _lower),)
+OPERATIONS = ("multiply", "subtract", "divide", "maximum", "minimum")
+KERNELS = tuple(Kernel(op, op, lambda low: True, _lower) for op in OPERATIONS)

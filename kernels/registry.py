@@ -26,7 +26,7 @@ from edge.ops import OpCall
 from edge.program import Instruction, Program
 from edge.tensors import TensorType
 
-FAMILIES = ("conv", "depthwise", "pool", "elementwise", "move", "magnitude", "multiply")
+FAMILIES = ("conv", "depthwise", "pool", "elementwise", "move", "magnitude", "multiply", "gather", "normalize")
 
 KernelFunction = Callable[..., None]
 

@@ -236,8 +236,8 @@ VALUES = 16  # values that elementwise kernels take at once
 class MapVariant:
     """What the code of a map is specialised for: activation((x [+ x2]) [* mul + add]), stored as `output`.
 
-    `inputs` and `output` are names of encodings; `function` is identity, bounded (none or ReLU), leaky, elu, sigmoid, tanh or prelu, which
-    has slopes for factors.
+    `inputs` and `output` are names of encodings; `function` is identity, bounded (none or ReLU), leaky, prelu, which has slopes for
+    factors, or another activation by its name in small letters.
     """
 
     inputs: tuple[str, ...]

@@ -146,7 +146,8 @@ def vector(element: str, lanes: int) -> Any:
 
     Of a vector's first lanes: store_first(p, bytes, v, count) stores them alone; first(count, a, b) takes b in the others.
     choose(mask, x, y) takes x in the lanes whose bit is 1; bounded(a, low, otherwise) is a where a >= low. total(v) and largest(v) combine
-    lanes by halves, so their result depends on no machine. f32 and i32 have of_bits(i32 or f32), and i32 shift_left and shift_right(v, n).
+    lanes by halves, so their result depends on no machine. f32 and i32 have of_bits(i32 or f32), f32 sqrt(v), and i32 shift_left and
+    shift_right(v, n).
     """
     kind = Vec(element, lanes)
     octets, scalar = types.CPointer(types.uint8), SCALARS[element]
@@ -184,7 +185,10 @@ def _lane_operations(kind: Vec, octets: types.Type) -> dict[str, Any]:
 def _bit_operations(kind: Vec) -> dict[str, Any]:
     """float32 and int32 as each other's bits, and shifts of integers."""
     if kind.element == "f32":
-        return {"of_bits": _intrinsic(lambda c, b, v: b.bitcast(v[0], kind.llvm), kind, Vec("i32", kind.lanes))}
+        return {
+            "of_bits": _intrinsic(lambda c, b, v: b.bitcast(v[0], kind.llvm), kind, Vec("i32", kind.lanes)),
+            "sqrt": _intrinsic(lambda c, b, v: _square_root(b, kind, v[0]), kind, kind),
+        }
 
     def count(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
         return splat(builder, builder.trunc(bits, ELEMENTS["i32"]), kind.llvm)
@@ -194,6 +198,12 @@ def _bit_operations(kind: Vec) -> dict[str, Any]:
         "shift_left": _intrinsic(lambda c, b, v: b.shl(v[0], count(b, v[1])), kind, kind, types.int64),
         "shift_right": _intrinsic(lambda c, b, v: b.ashr(v[0], count(b, v[1])), kind, kind, types.int64),
     }
+
+
+def _square_root(builder: ir.IRBuilder, kind: Vec, value: ir.Value) -> ir.Value:
+    """An instruction of every machine that has float32."""
+    function = ir.FunctionType(kind.llvm, [kind.llvm])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.sqrt.{kind.mangled}"), [value])
 
 
 def _less(builder: ir.IRBuilder, kind: Vec, a: ir.Value, b: ir.Value) -> ir.Value:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from draws import BITS, FLOAT32, FUSED, Axis, Case, Draw, Signature, random_axis, window_attrs
 from strategies_conv import Fixed, conv2d, dense, depthwise_conv2d, residual_conv2d
+from strategies_moves import cut, depth_to_space, embedding, layer_norm, local_response_norm, log_softmax, resize, transpose
 
 from edge.ops import OPS, Activation
 
@@ -99,13 +100,16 @@ def add(draw: Draw, signature: Signature) -> Case:
     return draw.finish("add", kinds, draw.kind((1,), encoding), {}, draw.activation(*FUSED))
 
 
-def multiply(draw: Draw, signature: Signature) -> Case:
-    """The second factor has 1 along some axes, and a leading one of them may be left out."""
-    kind = draw.kind(draw.shape(), FLOAT32)
-    shape = tuple(1 if draw.chance(0.4) else size for size in kind.shape)
-    if len(shape) > 1 and shape[0] == 1 and draw.chance(0.5):
-        shape = shape[1:]
-    return draw.finish("multiply", [kind, draw.kind(shape, FLOAT32)], kind, {}, {})
+def _pair(op: str) -> Callable[[Draw, Signature], Case]:
+    def generate(draw: Draw, signature: Signature) -> Case:
+        """The second input has 1 along some axes, and a leading one of them may be left out."""
+        kind = draw.kind(draw.shape(), FLOAT32)
+        shape = tuple(1 if draw.chance(0.4) else size for size in kind.shape)
+        if len(shape) > 1 and shape[0] == 1 and draw.chance(0.5):
+            shape = shape[1:]
+        return draw.finish(op, [kind, draw.kind(shape, FLOAT32)], kind, {}, {})
+
+    return generate
 
 
 def concat(draw: Draw, signature: Signature) -> Case:
@@ -153,7 +157,16 @@ CASES: Mapping[str, Callable[..., Case]] = {
     "residual_conv2d": residual_conv2d,
     "prelu": prelu,
     "magnitude_map": magnitude_map,
-    "multiply": multiply,
+    **{op: _pair(op) for op in ("multiply", "subtract", "divide", "maximum", "minimum")},
+    "slice": cut,
+    "resize_nearest": resize("resize_nearest"),
+    "resize_bilinear": resize("resize_bilinear"),
+    "transpose": transpose,
+    "depth_to_space": depth_to_space,
+    "layer_norm": layer_norm,
+    "local_response_norm": local_response_norm,
+    "embedding": embedding,
+    "log_softmax": log_softmax,
 }
 SPECIALISED = ("conv2d", "depthwise_conv2d", "dense", "residual_conv2d")  # whose generators take a `Fixed`
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tflite_cases_moves import MOVES
 
 from edge.converters.tflite import write_tflite
 from edge.graph import Graph, Node, constant_type
@@ -267,6 +268,9 @@ CASES: dict[str, Callable[[Net], Net | Graph]] = {
     .op("reshape", rank=1, size_0=175, size_1=1, size_2=1),
     "float_quantize": lambda n: n.input((5, 4, 6)).op("quantize", int8(0.02, 4)).conv(8, (3, 3), int8(), I8, **same(3, 3)),
 }  # fmt: skip
+
+
+CASES |= MOVES
 
 
 def _several(net: Net) -> dict[str, Graph]:

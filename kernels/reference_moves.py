@@ -1,0 +1,81 @@
+"""What operations mean that resize, rearrange, look up and normalize, in plain NumPy; part of `edge.kernels.reference`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def nearest_places(size: int, wanted: int) -> Array:
+    """The pixel in which the centre of each of `wanted` lies along an axis of `size`, in float32 as TensorFlow computes it."""
+    centres = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * np.float32(size / np.float32(wanted))
+    return np.minimum(np.floor(centres).astype(np.int64), size - 1)
+
+
+def nearest(image: Array, shape: tuple[int, int, int]) -> Array:
+    """The image with as many rows and columns as `shape`."""
+    rows, columns = (nearest_places(image.shape[axis], shape[axis]) for axis in (0, 1))
+    return image[rows][:, columns]
+
+
+def bilinear_places(size: int, wanted: int) -> tuple[Array, Array, Array]:
+    """The two neighbours of each of `wanted` pixels along an axis of `size`, and the share of the second, float32.
+
+    The centre of pixel i lies at (i + 0.5) * size / wanted - 0.5 (half-pixel centres, as Keras has them).
+    """
+    scale = np.float32(size) / np.float32(wanted)
+    centres = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    below = np.floor(centres)
+    first = np.clip(below, 0, size - 1).astype(np.int64)
+    second = np.clip(below + 1, 0, size - 1).astype(np.int64)
+    return first, second, centres - below
+
+
+def bilinear(image: Array, shape: tuple[int, int, int]) -> Array:
+    """Between columns first, then between rows: a + (b - a) * share, each step rounded."""
+    (top, bottom, down), (left, right, across) = (bilinear_places(image.shape[axis], shape[axis]) for axis in (0, 1))
+    columns = _between(image[:, left], image[:, right], across[:, np.newaxis])
+    return _between(columns[top], columns[bottom], down[:, np.newaxis, np.newaxis])
+
+
+def _between(first: Array, second: Array, share: Array) -> Array:
+    found: Array = first + (second - first) * share
+    return found
+
+
+def to_space(image: Array, rows: int, columns: int) -> Array:
+    """(H, W, rows * columns * C) to (H * rows, W * columns, C): pixel (y, x) of a block takes C channels from (y * columns + x) * C on."""
+    height, width, channels = image.shape
+    blocks = image.reshape(height, width, rows, columns, -1).transpose(0, 2, 1, 3, 4)
+    return blocks.reshape(height * rows, width * columns, channels // (rows * columns))
+
+
+def normalized(x: Array, constants: Mapping[str, Array], epsilon: float) -> Array:
+    """(x - mean) / sqrt(variance + epsilon) * mul + add, statistics over the channels; from float64, so kernels agree within a tolerance."""
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean(axis=-1, keepdims=True)
+    found: Array = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
+    found = found * constants["mul"] if "mul" in constants else found
+    return (found + constants["add"] if "add" in constants else found).astype(np.float32)
+
+
+def local_response(x: Array, attrs: Mapping[str, int | float]) -> Array:
+    """x / (bias + alpha * sum of squares)^beta, the sum over the channels at most `radius` away (Krizhevsky et al., 2012, section 3.3).
+
+    From float64, so kernels agree within a tolerance.
+    """
+    radius, channels = int(attrs["radius"]), x.shape[-1]
+    squares = x.astype(np.float64) ** 2
+    total = np.stack([squares[..., max(0, c - radius) : c + radius + 1].sum(axis=-1) for c in range(channels)], axis=-1)
+    base: Array = attrs["bias"] + attrs["alpha"] * total
+    shares: Array = x * base ** -attrs["beta"]
+    return shares.astype(np.float32)
+
+
+def rows_of(table: Array, indices: Array) -> Array:
+    """The rows of `table` that `indices` name, rounded towards 0; beyond its ends the nearest row, for what is not a number the first."""
+    bounded = np.where(indices > 0, np.where(indices < len(table) - 1, indices, np.float32(len(table) - 1)), np.float32(0))
+    return table[bounded.astype(np.int64)]
