@@ -30,6 +30,9 @@ DEFAULTS: Mapping[str, int | float] = {
     **{"pad_top": 0, "pad_bottom": 0, "pad_left": 0, "pad_right": 0},
 }
 
+# Operations that give packed tensors where they read some.
+CARRY_BITS = frozenset(("max_pool2d", "concat", "reshape", "slice", "resize_nearest", "depth_to_space"))
+
 # Beyond this a size is damage, and shapes made of it would take all memory before any check sees them.
 _LARGEST_NUMBER = 1 << 31
 
@@ -191,9 +194,13 @@ def describe(call: Call) -> str:
 
 @dataclass
 class Builder:
-    """Collects nodes and tensor types; `reserved` are tensor names that only layer outputs may take."""
+    """Collects nodes and tensor types.
+
+    `reserved` are tensor names that only layer outputs may take; `keras_major` is the version of Keras that the layers' names are from.
+    """
 
     reserved: frozenset[str] = frozenset()
+    keras_major: int = 3
     nodes: list[Node] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
 
@@ -224,7 +231,7 @@ class Builder:
             natural = infer(OPS[op], call)
         except OpError as err:
             raise layer.error(f"does not fit its input: {err}") from err
-        kept = call.inputs[0].encoding if op in ("max_pool2d", "concat", "reshape") else Encoding.FLOAT32
+        kept = call.inputs[0].encoding if op in CARRY_BITS else Encoding.FLOAT32
         name = self._fresh(f"{layer.name}/{op}")
         self.types[name] = TensorType(shape or natural[-rank:], kept if encoding is None else encoding)
         self.nodes.append(Node(op, inputs, name, call.attrs, arrays, (layer.name,)))

@@ -26,7 +26,8 @@ from edge.ops import FUSED_ACTIVATIONS, NO_ACTIVATION, OPS, Activation
 from edge.tensors import Encoding, TensorType
 
 F32, I8, U8, BITS = Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8, Encoding.BITS
-CARRIERS = ("max_pool2d", "average_pool2d", "reshape", "pad2d", "concat")  # give int8 with the quantization of what they read
+# Give int8 with the quantization of what they read.
+CARRIERS = ("max_pool2d", "average_pool2d", "reshape", "pad2d", "concat", "slice", "resize_nearest", "transpose", "depth_to_space")
 
 
 def to_int8(node: Node) -> Node:

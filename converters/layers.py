@@ -5,7 +5,17 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
-from edge.converters import layers_activation, layers_channels, layers_conv, layers_shape, operations_shape
+from edge.converters import (
+    layers_activation,
+    layers_channels,
+    layers_conv,
+    layers_merge,
+    layers_normalize,
+    layers_resample,
+    layers_shape,
+    layers_transpose,
+    operations_shape,
+)
 from edge.converters.builder import READERS, Builder, Layer, attributes, describe
 from edge.converters.keras_model import Call, KerasModel
 from edge.converters.operations import OPERATIONS, is_operation, operate, operation_name
@@ -14,7 +24,10 @@ from edge.graph import Graph, Node
 from edge.tensors import Encoding, TensorType
 
 # Importing them fills READERS, and OPERATIONS.
-_FAMILIES = (layers_activation, layers_channels, layers_conv, layers_shape, operations_shape)
+_FAMILIES = (
+    *(layers_activation, layers_channels, layers_conv, layers_merge, layers_normalize, layers_resample, layers_shape, layers_transpose),
+    operations_shape,
+)
 # Where layers of these class names may come from; anything else with the same name may do something else.
 _PACKAGES = ("keras", "tf_keras", "tensorflow", "Larq", "larq", "edge")
 INPUT_DTYPES = ("float32", "uint8")
@@ -60,7 +73,7 @@ def read_graph(model: KerasModel, *, input_dtype: str = "float32") -> Graph:
     if input_dtype not in INPUT_DTYPES:
         raise InputError(f"input_dtype should be one of {', '.join(INPUT_DTYPES)}, got {input_dtype!r}")
     _check_names(model)
-    build = Builder(frozenset(name for call in model.calls for name in call.outputs))
+    build = Builder(frozenset(name for call in model.calls for name in call.outputs), _keras_major(model))
     source = _input(model)
     values = {source: _add_input(build, source, _shape(model), input_dtype)}
     for call in model.calls:
@@ -70,6 +83,11 @@ def read_graph(model: KerasModel, *, input_dtype: str = "float32") -> Graph:
         raise ModelError(f"the model {model.source} gives its input back; it has no layer to convert")
     nodes = tuple(build.nodes)
     return Graph(model.name, (source,), outputs, nodes, build.types, output_names=model.output_names).verify()
+
+
+def _keras_major(model: KerasModel) -> int:
+    major = model.keras_version.partition(".")[0]
+    return int(major) if major.isdecimal() else 3
 
 
 def _check_names(model: KerasModel) -> None:

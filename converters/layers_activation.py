@@ -7,15 +7,21 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from edge.converters import quantizers
+from edge.converters import formulas, quantizers
 from edge.converters.builder import Builder, Layer, Options, float32, reads
 from edge.converters.quantizers import Quantizer
 from edge.graph import Array
 from edge.ops import Activation
 from edge.tensors import Encoding
 
+_NAMED = {
+    **{"silu": Activation.SWISH, "swish": Activation.SWISH, "hard_silu": Activation.HARD_SWISH, "hard_swish": Activation.HARD_SWISH},
+    **{"gelu": Activation.GELU, "softplus": Activation.SOFTPLUS, "softsign": Activation.SOFTSIGN, "mish": Activation.MISH},
+    **{"exponential": Activation.EXP},
+}
 # Keras' own defaults where an activation is given by name alone.
 _SIMPLE: Mapping[str, Mapping[str, int | float]] = {
+    **{name: {"activation": function} for name, function in _NAMED.items()},
     "relu": {"activation": Activation.RELU},
     "relu6": {"activation": Activation.RELU, "limit": 6.0},
     "leaky_relu": {"activation": Activation.LEAKY_RELU, "alpha": 0.2},
@@ -23,7 +29,7 @@ _SIMPLE: Mapping[str, Mapping[str, int | float]] = {
     "sigmoid": {"activation": Activation.SIGMOID},
     "tanh": {"activation": Activation.TANH},
 }
-ACTIVATIONS = ("linear", *_SIMPLE, "softmax", *quantizers.NAMES[:3])
+ACTIVATIONS = ("linear", *_SIMPLE, *formulas.FORMULAS, "softmax", "log_softmax", *quantizers.NAMES[:3])
 
 
 def activate(layer: Layer, build: Builder, tensor: str, spec: object) -> str:
@@ -35,8 +41,10 @@ def activate(layer: Layer, build: Builder, tensor: str, spec: object) -> str:
         return _OBJECTS[name](layer, Options(layer.options.where, config), build, tensor)
     if name == "linear":
         return tensor
-    if name == "softmax":
-        return build.add("softmax", layer, tensor)
+    if name in ("softmax", "log_softmax"):
+        return build.add(name, layer, tensor)
+    if name in formulas.FORMULAS:
+        return formulas.FORMULAS[name](layer, build, tensor)
     if name in _SIMPLE:
         return build.add("activation", layer, tensor, attrs=_SIMPLE[name])
     if quantizers.find(spec) is Quantizer.SIGN:
@@ -96,7 +104,13 @@ def _softmax(layer: Layer, options: Options, build: Builder, tensor: str) -> str
     return build.add("softmax", layer, tensor)
 
 
+def _gelu(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
+    function = Activation.GELU_TANH if options.flag("approximate", False) else Activation.GELU
+    return build.add("activation", layer, tensor, attrs={"activation": function})
+
+
 _OBJECTS: Mapping[str, Callable[[Layer, Options, Builder, str], str]] = {
+    "gelu": _gelu,
     "ReLU": _relu,
     "LeakyReLU": _leaky_relu,
     "ELU": _elu,
@@ -104,7 +118,7 @@ _OBJECTS: Mapping[str, Callable[[Layer, Options, Builder, str], str]] = {
 }
 
 
-@reads(*_OBJECTS)
+@reads("ReLU", "LeakyReLU", "ELU", "Softmax")
 def activation_layer(layer: Layer, build: Builder) -> str:
     return _OBJECTS[layer.call.class_name](layer, layer.options, build, layer.input)
 

@@ -52,13 +52,13 @@ def conv2d(layer: Layer, build: Builder) -> str:
     kernel = layer.kernel("kernel")
     _expect(layer, kernel, (*geometry.kernel, layer.shape[-1] // groups, kernel.shape[3]))
     filters, scale = _quantized(layer, kernel, "kernel_quantizer")
-    constants = {"filter": _outputs_first(filters), **scale, **_bias(layer)}
-    source = _quantized_input(layer, build)
+    constants = {"filter": _outputs_first(filters), **scale, **bias_of(layer)}
+    source = quantized_input(layer, build)
     if not reads_packed_groups(layer.shape[-1], groups):
         source = build.floats(layer, source)
     source, attrs = _padded(layer, build, source, geometry, packed=bool(scale))
     settings = {**attrs, "groups": groups}
-    return _activated(layer, build, build.add("conv2d", layer, source, constants=constants, attrs=settings, rank=len(layer.shape)))
+    return activated(layer, build, build.add("conv2d", layer, source, constants=constants, attrs=settings, rank=len(layer.shape)))
 
 
 def _padded(layer: Layer, build: Builder, source: str, geometry: _Geometry, *, packed: bool) -> tuple[str, dict[str, int]]:
@@ -81,7 +81,7 @@ def _padded(layer: Layer, build: Builder, source: str, geometry: _Geometry, *, p
 
 @reads("DepthwiseConv2D", "QuantDepthwiseConv2D", "DepthwiseConv1D")
 def depthwise_conv2d(layer: Layer, build: Builder) -> str:
-    return _activated(layer, build, _depthwise(layer, build, _bias(layer)))
+    return activated(layer, build, _depthwise(layer, build, bias_of(layer)))
 
 
 @reads("SeparableConv2D", "QuantSeparableConv2D", "SeparableConv1D", "QuantSeparableConv1D")
@@ -91,8 +91,8 @@ def separable_conv2d(layer: Layer, build: Builder) -> str:
     kernel = layer.kernel("pointwise_kernel")
     _expect(layer, kernel, (1, 1, build.types[source].shape[-1], kernel.shape[3]))
     filters, scale = _quantized(layer, kernel, "pointwise_quantizer")
-    constants = {"filter": _outputs_first(filters), **scale, **_bias(layer)}
-    return _activated(layer, build, build.add("conv2d", layer, source, constants=constants, rank=len(layer.shape)))
+    constants = {"filter": _outputs_first(filters), **scale, **bias_of(layer)}
+    return activated(layer, build, build.add("conv2d", layer, source, constants=constants, rank=len(layer.shape)))
 
 
 def _depthwise(layer: Layer, build: Builder, bias: dict[str, Array]) -> str:
@@ -102,7 +102,7 @@ def _depthwise(layer: Layer, build: Builder, bias: dict[str, Array]) -> str:
     _expect(layer, kernel, (*geometry.kernel, channels, kernel.shape[3]))
     filters, scale = _quantized(layer, kernel, "depthwise_quantizer")
     constants = {"filter": filters.reshape(*geometry.kernel, -1), **{role: np.tile(a, channels) for role, a in scale.items()}, **bias}
-    source, attrs = _padded(layer, build, _quantized_input(layer, build), geometry, packed=False)
+    source, attrs = _padded(layer, build, quantized_input(layer, build), geometry, packed=False)
     settings = {**attrs, "groups": channels}
     return build.add("depthwise_conv2d", layer, source, constants=constants, attrs=settings, rank=len(layer.shape))
 
@@ -112,13 +112,13 @@ def dense(layer: Layer, build: Builder) -> str:
     """On a vector a dense node; on more axes a 1x1 convolution over the last."""
     kernel = layer.weight("kernel", rank=2)
     _expect(layer, kernel, (layer.shape[-1], kernel.shape[1]))
-    source = _quantized_input(layer, build)
+    source = quantized_input(layer, build)
     filters, scale = _quantized(layer, kernel[None, None], "kernel_quantizer")
-    constants = {"filter": _outputs_first(filters), **scale, **_bias(layer)}
+    constants = {"filter": _outputs_first(filters), **scale, **bias_of(layer)}
     if len(layer.shape) == 1:
-        return _activated(layer, build, build.add("dense", layer, source, constants=constants))
+        return activated(layer, build, build.add("dense", layer, source, constants=constants))
     shape = (*layer.shape[:-1], kernel.shape[1])
-    return _activated(layer, build, build.add("conv2d", layer, source, constants=constants, shape=shape))
+    return activated(layer, build, build.add("conv2d", layer, source, constants=constants, shape=shape))
 
 
 def _expect(layer: Layer, kernel: Array, shape: tuple[int, ...]) -> None:
@@ -126,7 +126,7 @@ def _expect(layer: Layer, kernel: Array, shape: tuple[int, ...]) -> None:
         raise layer.error(f"the kernel should have the shape {shape}, got {kernel.shape}; the file is damaged, save the model again")
 
 
-def _quantized_input(layer: Layer, build: Builder) -> str:
+def quantized_input(layer: Layer, build: Builder) -> str:
     kind = of_layer(layer.options, "input_quantizer")
     if kind is Quantizer.SCALED_SIGN:
         raise layer.error("magnitude_aware_sign is for weights, as input_quantizer it is not supported; use ste_sign there")
@@ -149,10 +149,10 @@ def _outputs_first(kernel: Array) -> Array:
     return np.ascontiguousarray(kernel.transpose(3, 0, 1, 2))
 
 
-def _bias(layer: Layer) -> dict[str, Array]:
+def bias_of(layer: Layer) -> dict[str, Array]:
     bias = layer.bias()
     return {} if bias is None else {"bias": float32(bias)}
 
 
-def _activated(layer: Layer, build: Builder, tensor: str) -> str:
+def activated(layer: Layer, build: Builder, tensor: str) -> str:
     return activate(layer, build, tensor, layer.call.config.get("activation"))

@@ -63,30 +63,6 @@ def reshaped(layer: Layer, build: Builder, tensor: str, shape: tuple[int, ...]) 
     return build.add("reshape", layer, tensor, attrs={"rank": len(shape), **sizes})
 
 
-@reads("Add")
-def add(layer: Layer, build: Builder) -> str:
-    """The sum of its inputs, from the first to the last."""
-    if len(layer.inputs) < 2 or len({kind.shape for kind in layer.types}) != 1:
-        shapes = ", ".join(str(kind.shape) for kind in layer.types)
-        raise layer.error(f"adds two or more inputs of one shape, got {shapes}; broadcasting is not supported")
-    total = layer.inputs[0]
-    for other in layer.inputs[1:]:
-        total = build.add("add", layer, total, other)
-    return total
-
-
-@reads("Multiply")
-def multiply(layer: Layer, build: Builder) -> str:
-    """The product of two inputs, one of which has every axis of the other, or 1 in its place."""
-    kinds = dict(zip(layer.inputs, layer.types, strict=True))
-    for whole, other in (layer.inputs, layer.inputs[::-1]) if len(layer.inputs) == 2 else ():
-        fits = all(size in (most, 1) for most, size in zip(kinds[whole].hwc, kinds[other].hwc, strict=True))
-        if fits and len(kinds[whole].shape) >= len(kinds[other].shape):
-            return build.add("multiply", layer, whole, other)
-    shapes = ", ".join(str(kind.shape) for kind in layer.types)
-    raise layer.error(f"multiplies two inputs, each axis of one the same in the other or 1, got {shapes}; multiply two at a time")
-
-
 @reads("Concatenate")
 def concatenate(layer: Layer, build: Builder) -> str:
     rank = len(layer.shape)
@@ -122,7 +98,8 @@ def _is_pair(value: object) -> bool:
 
 
 TRAINING_ONLY = (
-    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization"),
+    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout", "AlphaDropout"),
+    "ActivityRegularization",
     *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness", "RandomErasing"),
     *("RandomHue", "RandomSaturation", "RandomColorJitter", "RandomGrayscale", "RandomColorDegeneration", "RandomInvert"),
     *("RandomPosterization", "RandomSharpness", "RandomShear", "RandomGaussianBlur", "RandomPerspective", "RandomElasticTransform"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from edge.converters.passes_exact import read_exact_bytes, store_exact_int8
 from edge.converters.passes_fold import absorb_affine, fold_batch_norm, fuse_activations
 from edge.converters.passes_groups import merge_groups
+from edge.converters.passes_moves import hoist_channelwise
 from edge.converters.passes_simplify import absorb_flatten, absorb_padding, drop_no_ops, fuse_rescaling, keep_packed
 from edge.converters.thresholds import find_thresholds
 from edge.graph import Graph, Pass
@@ -17,6 +18,7 @@ from edge.graph import Graph, Pass
 PASSES: tuple[Pass, ...] = (
     drop_no_ops,
     merge_groups,
+    hoist_channelwise,
     absorb_flatten,
     keep_packed,
     absorb_padding,

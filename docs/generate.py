@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from edge.cli import COMMANDS, cli
-from edge.converters.layers import supported_layers
+from edge.converters.layer_support import COLUMNS, layer_support
+from edge.converters.layers_activation import ACTIVATIONS
 from edge.ops import OPS
 from edge.tensors import Encoding
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by docs/generate.py from the code; do not edit. -->\n\n"
-COLUMNS = 4
 
 
 def commands() -> str:
@@ -32,13 +32,18 @@ def commands() -> str:
 
 
 def layers() -> str:
-    """The layers that convert."""
-    names = [f"`{name}`" for name in supported_layers()]
-    rows = [names[i : i + COLUMNS] for i in range(0, len(names), COLUMNS)]
-    table = ["| " + " | ".join(row + [""] * (COLUMNS - len(row))) + " |" for row in rows]
-    head = ["| " * COLUMNS + "|", "|---" * COLUMNS + "|"]
-    text = "Layers of Keras and Larq that `edge convert` reads. Any other is refused with its name and what to do instead.\n"
-    return NOTE + "# Layers\n\n" + text + "\n" + "\n".join(head + table) + "\n"
+    """The layers that convert, and what each becomes at each precision."""
+    rows = [f"| `{name}` | {' | '.join(words)} |" for name, words in sorted(layer_support().items())]
+    head = [f"| layer | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
+    text = (
+        "Layers of Keras and Larq that `edge convert` reads. Any other is refused with its name and what to do instead.\n\n"
+        "- **fast**: works on float32 at 32 bits, on int8 at 8 (weights and activations, with `--calibrate`), on packed weights at 1.\n"
+        "- **supported**: converts, and works on float32 there, between layers of lower precision.\n"
+        "- **free**: does nothing at run time.\n"
+        "- **signs**: in a network trained with signs, whether the layer reads and gives packed ones.\n"
+    )
+    activations = ", ".join(f"`{name}`" for name in ACTIVATIONS)
+    return f"{NOTE}# Layers\n\n{text}\n" + "\n".join(head + rows) + f"\n\nActivations, by name or as layers: {activations}.\n"
 
 
 def operations() -> str:

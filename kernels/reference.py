@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge.kernels import reference_moves as moves
 from edge.kernels.arithmetic import DTYPES, activate, dequantize, fma, magnitudes, mean_factor, quantize
 from edge.kernels.bitpack import negative, signs
-from edge.kernels.reference_moves import bilinear, local_response, nearest, normalized, rows_of, to_space
 from edge.kernels.windows import Window
 from edge.ops import OpCall
 from edge.tensors import Encoding, TensorType, hwc
@@ -345,34 +345,6 @@ def _pairwise(function: Callable[[Array, Array], Array]) -> Callable[[_Case], Ar
     return lambda case: function(case.image, case.inputs[1].reshape(case.call.inputs[1].hwc))
 
 
-def _maximum(x: Array, m: Array) -> Array:
-    """x where it is larger, else m: m too where one is not a number."""
-    return np.where(x > m, x, m)
-
-
-def _minimum(x: Array, m: Array) -> Array:
-    return np.where(x < m, x, m)
-
-
-def _log_softmax(case: _Case) -> Array:
-    """x - max - log of the sum of exp(x - max), over the channels."""
-    shifted = (case.inputs[0] - case.inputs[0].max(axis=-1, keepdims=True)).astype(np.float64)
-    logs: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return logs.astype(np.float32)
-
-
-def _slice(case: _Case) -> Array:
-    (top, rows, down), (left, columns, right) = (
-        (case.call.i(f"start_{axis}"), case.call.i(f"size_{axis}"), case.call.i(f"step_{axis}")) for axis in "hw"
-    )
-    first, count = case.call.i("start_c"), case.call.i("size_c")
-    return case.image[top::down, left::right, first : first + count][:rows, :columns]
-
-
-def _transpose(case: _Case) -> Array:
-    return case.image.transpose([case.call.i(f"axis_{axis}") for axis in range(3)])
-
-
 def _concat(case: _Case) -> Array:
     return np.concatenate(case.inputs, axis=-1)
 
@@ -408,17 +380,17 @@ _MEANINGS: Mapping[str, Callable[[_Case], Array]] = {
     "prelu": _prelu,
     "magnitude_map": _magnitude_map,
     "multiply": _pairwise(np.multiply),
-    "slice": _slice,
-    "resize_nearest": lambda case: nearest(case.image, hwc(case.output.shape)),
-    "resize_bilinear": lambda case: bilinear(case.image, hwc(case.output.shape)),
-    "transpose": _transpose,
-    "depth_to_space": lambda case: to_space(case.image, case.call.i("block_h"), case.call.i("block_w")),
+    "slice": lambda case: moves.cut(case.image, case.call),
+    "resize_nearest": lambda case: moves.nearest(case.image, hwc(case.output.shape)),
+    "resize_bilinear": lambda case: moves.bilinear(case.image, hwc(case.output.shape)),
+    "transpose": lambda case: case.image.transpose([case.call.i(f"axis_{axis}") for axis in range(3)]),
+    "depth_to_space": lambda case: moves.to_space(case.image, case.call.i("block_h"), case.call.i("block_w")),
     "subtract": _pairwise(np.subtract),
     "divide": _pairwise(np.divide),
-    "maximum": _pairwise(_maximum),
-    "minimum": _pairwise(_minimum),
-    "layer_norm": lambda case: normalized(case.inputs[0], case.constants, case.call.attrs["epsilon"]),
-    "local_response_norm": lambda case: local_response(case.inputs[0], case.call.attrs),
-    "embedding": lambda case: rows_of(case.constants["table"], case.inputs[0]),
-    "log_softmax": _log_softmax,
+    "maximum": _pairwise(moves.maximum),
+    "minimum": _pairwise(moves.minimum),
+    "layer_norm": lambda case: moves.normalized(case.inputs[0], case.constants, case.call.attrs["epsilon"]),
+    "local_response_norm": lambda case: moves.local_response(case.inputs[0], case.call.attrs),
+    "embedding": lambda case: moves.rows_of(case.constants["table"], case.inputs[0]),
+    "log_softmax": lambda case: moves.log_softmax(case.inputs[0]),
 }

@@ -6,7 +6,32 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edge.ops import OpCall
+
 Array = np.ndarray
+
+
+def maximum(x: Array, m: Array) -> Array:
+    """x where it is larger, else m: m too where one is not a number."""
+    return np.where(x > m, x, m)
+
+
+def minimum(x: Array, m: Array) -> Array:
+    return np.where(x < m, x, m)
+
+
+def log_softmax(x: Array) -> Array:
+    """x - max - log of the sum of exp(x - max), over the channels."""
+    shifted = (x - x.max(axis=-1, keepdims=True)).astype(np.float64)
+    logs: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return logs.astype(np.float32)
+
+
+def cut(image: Array, call: OpCall) -> Array:
+    """Rows, columns and channels from the first on, as many as `call` says, some left out between rows and columns."""
+    (top, rows, down), (left, columns, right) = ((call.i(f"start_{a}"), call.i(f"size_{a}"), call.i(f"step_{a}")) for a in "hw")
+    first, count = call.i("start_c"), call.i("size_c")
+    return image[top::down, left::right, first : first + count][:rows, :columns]
 
 
 def nearest_places(size: int, wanted: int) -> Array:
@@ -54,7 +79,7 @@ def to_space(image: Array, rows: int, columns: int) -> Array:
 
 
 def normalized(x: Array, constants: Mapping[str, Array], epsilon: float) -> Array:
-    """(x - mean) / sqrt(variance + epsilon) * mul + add, statistics over the channels; from float64, so kernels agree within a tolerance."""
+    """(x - mean) / sqrt(variance + epsilon) * mul + add, over the channels; from float64, so kernels agree within a tolerance."""
     wide = x.astype(np.float64)
     centred = wide - wide.mean(axis=-1, keepdims=True)
     found: Array = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)

@@ -175,19 +175,60 @@ def _pad(m: _Maker, x: str) -> str:
     return m.build.add("pad2d", x, **m.pads(), value=m.one((-2, 0, 1, 300)))
 
 
+def _slice(m: _Maker, x: str) -> str:
+    height, width, channels = m.kind(x).hwc
+    start, steps = (m.one(range(height)), m.one(range(width))), (m.one((1, 1, 2, 3)), m.one((1, 2)))
+    sizes = [1 + m.one(range(1 + (whole - 1 - first) // step)) for whole, first, step in zip((height, width), start, steps, strict=True)]
+    unit = 8 if m.kind(x).encoding is BITS else 1
+    first = unit * m.one(range(-(-channels // unit)))
+    count = channels - first if m.one((0, 1)) or channels - first < unit else unit
+    axes = {"start_h": start[0], "start_w": start[1], "start_c": first, "size_h": sizes[0], "size_w": sizes[1], "size_c": count}
+    return m.build.add("slice", x, **axes, step_h=steps[0], step_w=steps[1])
+
+
+def _resize(op: str) -> Step:
+    return lambda m, x: m.build.add(op, x, size_h=m.one(SIDES), size_w=m.one(SIDES))
+
+
+def _transpose(m: _Maker, x: str) -> str:
+    order = m.random.permutation(3)
+    return m.build.add("transpose", x, axis_0=int(order[0]), axis_1=int(order[1]), axis_2=int(order[2]))
+
+
+def _space(m: _Maker, x: str) -> str:
+    return m.build.add("depth_to_space", x, block_h=m.one((1, 2, 3)), block_w=m.one((1, 2)))
+
+
+def _pair(m: _Maker, x: str) -> str:
+    """`x` with another tensor of its shape, or with its largest pixel."""
+    height, width, _ = m.kind(x).hwc
+    ones = {"stride_h": 1, "stride_w": 1}
+    other = m.build.add("max_pool2d", x, window_h=height, window_w=width, **ones, **m.pads((0,))) if m.one((0, 1)) else x
+    return m.build.add(("subtract", "maximum", "minimum")[m.one((0, 1, 2))], x, other)
+
+
+def _layer_norm(m: _Maker, x: str) -> str:
+    constants = {role: m.build.vector(m.kind(x).shape[-1]) for role in ("mul", "add") if m.one((0, 1))}
+    return m.build.add("layer_norm", x, constants=constants, epsilon=0.5)
+
+
+def _local_response(m: _Maker, x: str) -> str:
+    return m.build.add("local_response_norm", x, radius=m.one((0, 1, 2)), bias=1.5, alpha=0.25, beta=0.75)
+
+
 _FILTERS: tuple[Step, ...] = (_conv2d, _conv2d, _conv2d, _depthwise, _dense, _residual)
-_MOVES: tuple[Step, ...] = (_concat, _reshape, _pad)
+_MOVES: tuple[Step, ...] = (_concat, _reshape, _pad, _slice, _resize("resize_nearest"), _transpose)
 _MAX, _AVERAGE = _pool("max_pool2d"), _pool("average_pool2d")
 _QUANTIZE = _simple("quantize", _Maker.int8)
 _DEQUANTIZE, _UNPACK = (_simple(op, lambda m: float_type()) for op in ("dequantize", "unpack"))
 STEPS: dict[int, tuple[Step, ...]] = {
     FLOAT32: (
         *(*_FILTERS, *_MOVES, _MAX, _AVERAGE, _affine, _activation, _add, _simple("softmax"), _prelu, _gate, _pool("magnitude_map")),
-        *(_binarize, _binarize, _QUANTIZE, _QUANTIZE),
+        *(_binarize, _binarize, _QUANTIZE, _QUANTIZE, _space, _resize("resize_bilinear"), _pair, _layer_norm, _local_response),
     ),
-    UINT8: (*_FILTERS, _reshape, _pad, _MAX, _affine, _QUANTIZE, _DEQUANTIZE),
-    INT8: (*_FILTERS, *_MOVES, _MAX, _AVERAGE, _DEQUANTIZE, _add),
-    BITS: (_conv2d, _conv2d, _depthwise, _dense, _residual, _MAX, _UNPACK, _concat),
+    UINT8: (*_FILTERS, _reshape, _pad, _MAX, _affine, _QUANTIZE, _DEQUANTIZE, _slice, _transpose),
+    INT8: (*_FILTERS, *_MOVES, _MAX, _AVERAGE, _DEQUANTIZE, _add, _space),
+    BITS: (_conv2d, _conv2d, _depthwise, _dense, _residual, _MAX, _UNPACK, _concat, _slice, _space, _resize("resize_nearest")),
 }
 
 

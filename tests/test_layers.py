@@ -196,7 +196,7 @@ NORM = {name: np.ones(4, np.float32) for name in ("gamma", "beta", "moving_mean"
         ("Conv2D", {**CONV, "kernel_size": [5, 3]}, KERNEL, "kernel should have the shape .5, 3, 4, 2."),
         ("Conv2D", {**CONV, "strides": [0, 1]}, KERNEL, "strides should be one or two whole numbers of at least 1"),
         ("Conv2D", {**CONV, "strides": "big"}, KERNEL, "strides should be whole numbers, got 'big'"),
-        ("Conv2D", {**CONV, "activation": "gelu"}, KERNEL, "activation 'gelu' is not supported, there are linear, relu"),
+        ("Conv2D", {**CONV, "activation": "squareplus"}, KERNEL, "activation 'squareplus' is not supported, there are linear, relu"),
         ("Conv2D", CONV, {}, "has no weight 'kernel'"),
         ("Conv2D", {**CONV, "groups": []}, KERNEL, "groups should be a whole number of at least 1"),
         ("Conv2D", {**CONV, "groups": 3}, KERNEL, "kernel should have the shape"),
@@ -243,17 +243,16 @@ def test_sums_of_different_shapes_are_refused() -> None:
         Call("pool", "MaxPooling2D", None, {}, {}, ("image",), ("pool",)),
         Call("sum", "Add", None, {}, {}, ("image", "pool"), ("sum",)),
     )
-    with pytest.raises(ModelError, match=r"one shape, got .6, 6, 4., .3, 3, 4.; broadcasting is not supported"):
+    with pytest.raises(ModelError, match=r"joins inputs of .6, 6, 4. and .3, 3, 4., but each axis"):
         read_graph(model_of(calls=calls, outputs=("sum",), output_names=("sum",)))
 
 
-@pytest.mark.parametrize("factors", [("image", "pool"), ("image", "image", "image")])
-def test_products_that_do_not_fit_are_refused(factors: tuple[str, ...]) -> None:
+def test_products_that_do_not_fit_are_refused() -> None:
     calls = (
         Call("pool", "MaxPooling2D", None, {}, {}, ("image",), ("pool",)),
-        Call("product", "Multiply", None, {}, {}, factors, ("product",)),
+        Call("product", "Multiply", None, {}, {}, ("image", "pool"), ("product",)),
     )
-    with pytest.raises(ModelError, match=r"multiplies two inputs, each axis of one the same in the other or 1, got .6, 6, 4., "):
+    with pytest.raises(ModelError, match=r"joins inputs of .6, 6, 4. and "):
         read_graph(model_of(calls=calls, outputs=("product",), output_names=("product",)))
 
 

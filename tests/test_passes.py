@@ -19,10 +19,17 @@ from edge.converters.passes import PASSES, run_passes
 from edge.converters.passes_exact import read_exact_bytes, store_exact_int8
 from edge.converters.passes_fold import absorb_affine, fold_batch_norm, fuse_activations
 from edge.converters.passes_groups import merge_groups
+from edge.converters.passes_moves import hoist_channelwise
 from edge.converters.passes_simplify import absorb_flatten, absorb_padding, drop_no_ops, fuse_rescaling, keep_packed
 from edge.converters.thresholds import find_thresholds
 from edge.graph import Graph, Pass
 from edge.kernels.reference import run_graph
+
+
+def transposed(taps: int, strides: tuple[int, int] = (2, 2)) -> Any:
+    """A transposed convolution to 3 channels, called "up"."""
+    config = {"kernel_size": [taps, taps], "strides": list(strides), "padding": "same", "name": "up", "use_bias": False}
+    return "Conv2DTranspose", config, {"kernel": kernel(rng(), taps, taps, 3, 8)}
 
 
 # Each entry: the pass, a graph it applies to, the text it leaves (without the first line), and how far values may move.
@@ -35,6 +42,29 @@ def cases() -> dict[str, tuple[Pass, Callable[[], Graph], str, float]]:
                 ("Rescaling", {"scale": 1.0}, {}), RELU,
             ),
             """relu: 4x4x8 float32 = activation image activation=1
+            outputs relu""",
+            0.0,
+        ),
+        "hoist_channelwise": (
+            hoist_channelwise,
+            lambda: graph_of(transposed(2), norm(rng(), 3), ("ReLU", {"name": "relu"}, {})),
+            """up/conv2d: 4x4x12 float32 = conv2d image filter:float32
+            norm/early: 4x4x12 float32 = affine up/conv2d mul:float32 add:float32
+            relu/early: 4x4x12 float32 = activation norm/early activation=1
+            relu: 8x8x3 float32 = depth_to_space relu/early block_h=2 block_w=2
+            outputs relu""",
+            0.0,
+        ),
+        "hoist_channelwise before phases are joined": (
+            hoist_channelwise,
+            lambda: graph_of(transposed(3, strides=(1, 2)), ("Cropping2D", {"cropping": 1}, {}), RELU),
+            """up/conv2d: 4x4x3 float32 = conv2d image filter:float32 pad_top=1 pad_bottom=1 pad_left=1
+            up/conv2d.2: 4x4x3 float32 = conv2d image filter:float32 pad_top=1 pad_bottom=1
+            relu/early/early/early0: 4x4x3 float32 = activation up/conv2d activation=1
+            relu/early/early/early1: 4x4x3 float32 = activation up/conv2d.2 activation=1
+            relu/early/early: 4x4x6 float32 = concat relu/early/early/early0 relu/early/early/early1
+            relu/early: 4x8x3 float32 = depth_to_space relu/early/early block_h=1 block_w=2
+            relu: 2x6x3 float32 = slice relu/early start_h=1 start_w=1 start_c=0 size_h=2 size_w=6 size_c=3 step_h=1 step_w=1
             outputs relu""",
             0.0,
         ),

@@ -1,0 +1,80 @@
+"""Layers that normalize over axes of one example, and tables of vectors."""
+
+from __future__ import annotations
+
+import math
+
+from edge.converters.builder import Builder, Layer, float32, reads
+from edge.converters.layers_shape import reshaped
+from edge.converters.operations import Operation, computes
+from edge.graph import Array
+
+
+@reads("LayerNormalization")
+def layer_normalization(layer: Layer, build: Builder) -> str:
+    """Over the channels, or over all axes."""
+    rank = len(layer.shape)
+    axes = sorted(axis - 1 if axis > 0 else axis + rank for axis in layer.options.wholes("axis", (-1,)))
+    if layer.options.flag("rms_scaling", False):
+        raise layer.error("rms_scaling is not supported; train without")
+    if axes == [rank - 1]:
+        return _normalized(layer, build, layer.input, _scale_and_shift(layer, layer.shape[-1:]))
+    if axes != list(range(rank)):
+        raise layer.error(f"axis {layer.call.config.get('axis')!r} is not supported, expected the channels, -1, or all axes")
+    flat = reshaped(layer, build, layer.input, (math.prod(layer.shape),))
+    return reshaped(layer, build, _normalized(layer, build, flat, _scale_and_shift(layer, layer.shape)), layer.shape)
+
+
+def _normalized(layer: Layer, build: Builder, tensor: str, constants: dict[str, Array]) -> str:
+    epsilon = layer.options.number("epsilon", 1e-3)
+    return build.add("layer_norm", layer, tensor, constants=constants, attrs={"epsilon": epsilon})
+
+
+def _scale_and_shift(layer: Layer, shape: tuple[int, ...]) -> dict[str, Array]:
+    """gamma and beta, as far as there are any."""
+    found = {}
+    for role, weight, flag in (("mul", "gamma", "scale"), ("add", "beta", "center")):
+        if layer.options.flag(flag, True):
+            array = layer.weight(weight, rank=len(shape))
+            if array.shape != shape:
+                raise layer.error(f"{weight} should have the shape {shape}, got {array.shape}; save the model again")
+            found[role] = float32(array.reshape(-1))
+    return found
+
+
+@reads("GroupNormalization")
+def group_normalization(layer: Layer, build: Builder) -> str:
+    """Over all pixels and the channels of a group: turned into a row for each group, normalized, turned back, scaled per channel."""
+    channels, groups = layer.shape[-1], layer.options.wholes("groups", (32,))[0]
+    groups = channels if groups == -1 else groups
+    if groups < 1 or channels % groups or layer.options.wholes("axis", (-1,)) not in ((-1,), (len(layer.shape),)):
+        raise layer.error(f"groups {groups} of {channels} channels along axis {layer.call.config.get('axis')!r} is not supported")
+    pixels, depth = math.prod(layer.shape[:-1]), channels // groups
+    turn = {"axis_0": 1, "axis_1": 0, "axis_2": 2}
+    split = reshaped(layer, build, layer.input, (pixels, groups, depth))
+    rows = reshaped(layer, build, build.add("transpose", layer, split, attrs=turn), (groups, pixels * depth))
+    back = reshaped(layer, build, _normalized(layer, build, rows, {}), (groups, pixels, depth))
+    whole = reshaped(layer, build, build.add("transpose", layer, back, attrs=turn), layer.shape)
+    constants = _scale_and_shift(layer, (channels,))
+    return build.add("affine", layer, whole, constants=constants) if constants else whole
+
+
+@reads("Embedding")
+def embedding(layer: Layer, build: Builder) -> str:
+    """A row of the table for each whole number; numbers beyond the table give its first or last row."""
+    table = layer.weight("embeddings", "0", rank=2)
+    if len(layer.shape) > 2:
+        raise layer.error(f"needs an input of one or two axes of whole numbers, got the shape {layer.shape}")
+    return build.add("embedding", layer, layer.input, constants={"table": float32(table)})
+
+
+@computes("local_response_normalization", "lrn")
+def local_response_normalization(op: Operation, build: Builder) -> str:
+    """`tf.nn.local_response_normalization(x, depth_radius=5, bias=1, alpha=1, beta=0.5)`."""
+    names = (("depth_radius", 5), ("bias", 1.0), ("alpha", 1.0), ("beta", 0.5))
+    given = {name: op.constant(k, name) for k, (name, _) in enumerate(names, 1)}
+    found = {name: default if given[name] is None else given[name] for name, default in names}
+    if not all(isinstance(value, (int, float)) and abs(value) < 1e30 for value in found.values()) or found["depth_radius"] < 0:
+        op.refuse(f"takes {given}, expected numbers")
+    radius = min(int(found.pop("depth_radius")), op.layer.shape[-1])
+    return build.add("local_response_norm", op.layer, op.tensors[0], attrs={"radius": radius, **found})
