@@ -24,7 +24,7 @@ FAST, SUPPORTED, FREE, REFUSED = "fast", "supported", "free", "refused"
 NOT_READ = (
     *("Attention", "AdditiveAttention", "MultiHeadAttention", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "ConvLSTM2D", "TimeDistributed"),
     *("Conv3D", "Conv3DTranspose", "MaxPooling3D", "AveragePooling3D", "UpSampling3D", "ZeroPadding3D", "Cropping3D", "Lambda", "Dot"),
-    *("Masking", "RepeatVector", "UnitNormalization", "SpectralNormalization", "Hashing", "TextVectorization"),
+    *("Masking", "UnitNormalization", "SpectralNormalization", "Hashing", "TextVectorization"),
 )
 
 CHANNELS, SIZE = 16, 8
@@ -37,6 +37,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "GroupNormalization": {"groups": 2},
     "Normalization": {"mean": 0.5, "variance": 2.0},
     "Rescaling": {"scale": 0.5, "offset": 1.0},
+    "RepeatVector": {"n": 3},
     "Resizing": {"height": 16, "width": 12},
     "UpSampling1D": {"size": 2},
 }
@@ -45,7 +46,6 @@ _VECTORS = {
     "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
     "LayerNormalization": ("gamma", "beta"),
     "GroupNormalization": ("gamma", "beta"),
-    "PReLU": ("alpha",),
 }
 
 
@@ -98,18 +98,22 @@ def _model(name: str, *, packed: bool) -> KerasModel:
     model = KerasModel("sample", "3.0", tuple(calls), (Value("image", shape),), ("layer",), ("layer",), "sample", "0" * 64, None)
     found = read_graph(model)
     kind = found.types[found.outputs[0]]
-    last = "Dense" if len(kind.shape) == 1 else _convolution(kind.shape)
+    last = _convolution(kind.shape)
     closing = _call("last", f"Quant{last}" if packed else last, ("layer",), channels=kind.shape[-1])
     return KerasModel("sample", "3.0", (*calls, closing), model.inputs, ("last",), ("last",), "sample", "0" * 64, None)
 
 
 def _shape(name: str) -> tuple[int, ...]:
+    if name == "RepeatVector":
+        return (CHANNELS,)
     if name == "Embedding":
         return (SIZE, CHANNELS)
     return (SIZE, CHANNELS) if "1D" in name else (SIZE, SIZE, CHANNELS)
 
 
 def _convolution(shape: tuple[int, ...]) -> str:
+    if len(shape) == 1:
+        return "Dense"
     return "Conv1D" if len(shape) == 2 else "Conv2D"
 
 
@@ -138,6 +142,8 @@ def _weights(kind: str, taps: tuple[int, ...], channels: int, outputs: int) -> d
         shapes = {"kernel": (channels, outputs)}
     elif kind == "Embedding":
         shapes = {"embeddings": (10, CHANNELS)}
+    elif kind == "PReLU":
+        shapes = {"alpha": (1, 1, channels)}
     shapes |= dict.fromkeys(_VECTORS.get(kind, ()), (channels,))
     return {role: np.abs(random.normal(size=shape)).astype(np.float32) if role == "moving_variance" else
             random.normal(size=shape).astype(np.float32) for role, shape in shapes.items()}  # fmt: skip

@@ -9,6 +9,8 @@ import numpy as np
 
 from edge.converters import formulas, quantizers
 from edge.converters.builder import Builder, Layer, Options, float32, reads
+from edge.converters.layers_merge import scaled
+from edge.converters.layers_shape import reshaped
 from edge.converters.quantizers import Quantizer
 from edge.graph import Array
 from edge.ops import Activation
@@ -21,13 +23,13 @@ _NAMED = {
 }
 # Keras' own defaults where an activation is given by name alone.
 _SIMPLE: Mapping[str, Mapping[str, int | float]] = {
-    **{name: {"activation": function} for name, function in _NAMED.items()},
     "relu": {"activation": Activation.RELU},
     "relu6": {"activation": Activation.RELU, "limit": 6.0},
     "leaky_relu": {"activation": Activation.LEAKY_RELU, "alpha": 0.2},
     "elu": {"activation": Activation.ELU, "alpha": 1.0},
     "sigmoid": {"activation": Activation.SIGMOID},
     "tanh": {"activation": Activation.TANH},
+    **{name: {"activation": function} for name, function in _NAMED.items()},
 }
 ACTIVATIONS = ("linear", *_SIMPLE, *formulas.FORMULAS, "softmax", "log_softmax", *quantizers.NAMES[:3])
 
@@ -83,9 +85,11 @@ def _relu(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
         raise options.error(f"threshold {threshold:g} is not supported, expected 0; train with a ReLU that starts at 0")
     if slope == 0.0:
         return build.add("activation", layer, tensor, attrs={"activation": Activation.RELU, "limit": limit})
-    if limit != math.inf:
-        raise options.error(f"max_value {limit:g} together with negative_slope {slope:g} is not supported; train with one of them")
-    return build.add("activation", layer, tensor, attrs={"activation": Activation.LEAKY_RELU, "alpha": slope})
+    leaky = build.add("activation", layer, tensor, attrs={"activation": Activation.LEAKY_RELU, "alpha": slope})
+    if limit == math.inf:
+        return leaky
+    short = build.add("activation", layer, scaled(layer, build, leaky, -1.0, limit), attrs={"activation": Activation.RELU})
+    return scaled(layer, build, short, -1.0, limit)  # min(y, limit) = limit - max(limit - y, 0)
 
 
 def _leaky_relu(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
@@ -125,13 +129,16 @@ def activation_layer(layer: Layer, build: Builder) -> str:
 
 @reads("PReLU")
 def prelu(layer: Layer, build: Builder) -> str:
-    """x, or alpha * x where that is negative, one alpha per channel."""
-    alpha = layer.call.weights.get("alpha")
-    channels = layer.shape[-1]
-    if alpha is None or alpha.shape[-1:] != (channels,) or alpha.size != channels:
-        got = "none" if alpha is None else alpha.shape
-        raise layer.error(f"expected one alpha for each of {channels} channels, got {got}; on images give it shared_axes=[1, 2]")
-    return build.add("prelu", layer, layer.input, constants={"slope": float32(alpha.reshape(-1))})
+    """x, or alpha * x where that is negative, one alpha per channel, or for each value of an example: then the tensor is one row."""
+    alpha = layer.weight("alpha", rank=len(layer.shape))
+    if any(size not in (1, whole) for size, whole in zip(alpha.shape, layer.shape, strict=True)):
+        raise layer.error(f"alpha should have the shape {layer.shape}, or 1 in place of some axes, got {alpha.shape}; save the model again")
+    if all(size == 1 for size in alpha.shape[:-1]):
+        slope = np.broadcast_to(alpha.reshape(-1), layer.shape[-1:])
+        return build.add("prelu", layer, layer.input, constants={"slope": float32(slope)})
+    slope = np.broadcast_to(alpha, layer.shape).reshape(-1)
+    flat = reshaped(layer, build, layer.input, (slope.size,))
+    return reshaped(layer, build, build.add("prelu", layer, flat, constants={"slope": float32(slope)}), layer.shape)
 
 
 @reads("BatchNormalization")

@@ -65,10 +65,27 @@ def reshaped(layer: Layer, build: Builder, tensor: str, shape: tuple[int, ...]) 
 
 @reads("Concatenate")
 def concatenate(layer: Layer, build: Builder) -> str:
-    rank = len(layer.shape)
-    if layer.options.wholes("axis", (-1,)) not in ((-1,), (rank,)):
-        raise layer.error(f"axis {layer.call.config.get('axis')!r} is not supported, expected the channels, -1")
-    return build.add("concat", layer, *layer.inputs)
+    """Along the channels; along other axes, as rows that hold all that lies within these."""
+    rank, (axis, *more) = len(layer.shape), layer.options.wholes("axis", (-1,)) or (0,)
+    axis = axis - 1 if axis > 0 else axis + rank
+    shapes = [kind.shape for kind in layer.types]
+    if more or not 0 <= axis < rank or len({(*shape[:axis], 0, *shape[axis + 1 :]) for shape in shapes}) > 1:
+        raise layer.error(f"cannot join the shapes {', '.join(map(str, shapes))} along axis {layer.call.config.get('axis')!r}")
+    if axis == rank - 1:
+        return build.add("concat", layer, *layer.inputs)
+    rows = math.prod(layer.shape[:axis])
+    flat = [reshaped(layer, build, name, (rows, math.prod(shape[axis:]))) for name, shape in zip(layer.inputs, shapes, strict=True)]
+    joined = build.add("concat", layer, *flat)
+    total = sum(shape[axis] for shape in shapes)
+    return reshaped(layer, build, joined, (*layer.shape[:axis], total, *layer.shape[axis + 1 :]))
+
+
+@reads("RepeatVector")
+def repeat_vector(layer: Layer, build: Builder) -> str:
+    if len(layer.shape) != 1:
+        raise layer.error(f"needs an input of one axis, got the shape {layer.shape}")
+    count = layer.options.whole("n", 0)
+    return build.add("resize_nearest", layer, layer.input, attrs={"size_h": 1, "size_w": count}, rank=2)
 
 
 @reads("ZeroPadding2D", "ZeroPadding1D")
@@ -99,7 +116,7 @@ def _is_pair(value: object) -> bool:
 
 TRAINING_ONLY = (
     *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout", "AlphaDropout"),
-    "ActivityRegularization",
+    *("ActivityRegularization", "Identity"),
     *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness", "RandomErasing"),
     *("RandomHue", "RandomSaturation", "RandomColorJitter", "RandomGrayscale", "RandomColorDegeneration", "RandomInvert"),
     *("RandomPosterization", "RandomSharpness", "RandomShear", "RandomGaussianBlur", "RandomPerspective", "RandomElasticTransform"),

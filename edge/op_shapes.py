@@ -8,6 +8,8 @@ from edge.op_call import BITS, F32, MAX_ATTRIBUTE, MAX_ELEMENTS, ConstantType, O
 
 SLICE_ATTRS = ("start_h", "start_w", "start_c", "size_h", "size_w", "size_c", "step_h", "step_w")
 
+MAX_NORMALIZED = 1 << 16  # channels of which kernels keep a copy in scratch memory
+
 Shape = tuple[int, ...]
 
 
@@ -66,7 +68,9 @@ def normalized(call: OpCall) -> Shape:
 
 
 def local_response(call: OpCall) -> Shape:
-    need(0 <= call.i("radius") <= call.inputs[0].shape[-1], f"the radius must be 0 to {call.inputs[0].shape[-1]}, got {call.i('radius')}")
+    channels = call.inputs[0].shape[-1]
+    need(channels <= MAX_NORMALIZED, f"local response normalization takes at most {MAX_NORMALIZED} channels, got {channels}")
+    need(0 <= call.i("radius") <= channels, f"the radius must be 0 to {channels}, got {call.i('radius')}")
     for name in ("bias", "alpha", "beta"):
         need(math.isfinite(call.attrs[name]), f"{name} must be finite, got {call.attrs[name]}")
     return call.inputs[0].shape

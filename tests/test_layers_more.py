@@ -122,6 +122,14 @@ def test_merges_equal_keras(name: str, keras: Any, tmp_path: Path) -> None:
     assert difference(model, tmp_path / "model.keras") < 2e-6
 
 
+@pytest.mark.parametrize("axis", [1, 2, -2, 3])
+def test_tensors_are_joined_along_every_axis(axis: int, keras: Any, tmp_path: Path) -> None:
+    image = keras.Input(PIXELS)
+    longer = keras.layers.ZeroPadding2D({1: ((1, 0), (0, 0)), 3: 0}.get(axis, ((0, 0), (0, 2))))(image)
+    model = keras.Model(image, keras.layers.Concatenate(axis=axis)([longer, image]))
+    assert difference(model, tmp_path / "model.keras") == 0
+
+
 @pytest.mark.parametrize("shape", [(5,), (3, 4)])
 def test_an_embedding_gives_rows_of_its_table(shape: tuple[int, ...], keras: Any, tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input(shape, dtype="int32"), keras.layers.Embedding(7, 6)])
