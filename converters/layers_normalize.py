@@ -71,10 +71,10 @@ def embedding(layer: Layer, build: Builder) -> str:
 @computes("local_response_normalization", "lrn")
 def local_response_normalization(op: Operation, build: Builder) -> str:
     """`tf.nn.local_response_normalization(x, depth_radius=5, bias=1, alpha=1, beta=0.5)`."""
-    names = (("depth_radius", 5), ("bias", 1.0), ("alpha", 1.0), ("beta", 0.5))
-    given = {name: op.constant(k, name) for k, (name, _) in enumerate(names, 1)}
-    found = {name: default if given[name] is None else given[name] for name, default in names}
+    given = {**op.options, **op.layer.call.arguments}  # whose "bias" is no second operand, as it is elsewhere
+    defaults = (("depth_radius", 5), ("bias", 1.0), ("alpha", 1.0), ("beta", 0.5))
+    found = {name: given.get(name, given.get(str(position), default)) for position, (name, default) in enumerate(defaults, 1)}
     if not all(isinstance(value, (int, float)) and abs(value) < 1e30 for value in found.values()) or found["depth_radius"] < 0:
-        op.refuse(f"takes {given}, expected numbers")
+        op.refuse(f"takes {found}, expected numbers")
     radius = min(int(found.pop("depth_radius")), op.layer.shape[-1])
     return build.add("local_response_norm", op.layer, op.tensors[0], attrs={"radius": radius, **found})

@@ -40,6 +40,7 @@ def standard_programs() -> Iterator[Program]:
     yield from _depthwise_layers()
     yield from _pools()
     yield from _elementwise()
+    yield from _moves()
 
 
 def _program(
@@ -174,7 +175,21 @@ def _elementwise() -> Iterator[Program]:
     flat = {"rank": 1, "size_0": real.elements, "size_1": 0, "size_2": 0}
     yield _program("reshape", (real,), real, {}, flat)
     yield _program("pad2d", (real,), real, {}, {**_SAME, "value": 0.0})
-    yield _program("multiply", (real, _type(4, 4, 1, encoding=_F32)), real, {}, {})
-    yield _program("multiply", (real, _type(1, 1, channels, encoding=_F32)), real, {}, {})
+    for op in ("multiply", "subtract", "divide", "maximum", "minimum"):
+        yield _program(op, (real, _type(4, 4, 1, encoding=_F32)), real, {}, {})
+        yield _program(op, (real, _type(1, 1, channels, encoding=_F32)), real, {}, {})
     window = {"window_h": 3, "window_w": 3, "stride_h": 1, "stride_w": 1, **_SAME}
     yield _program("magnitude_map", (real,), real, {}, window)
+
+
+def _moves() -> Iterator[Program]:
+    """One kernel copies pixels for slices, nearest neighbours and transposed convolutions; others are of one operation each."""
+    real, whole = (_type(4, 4, 64, encoding=encoding) for encoding in (_F32, _I8))
+    for kind in (real, whole):
+        yield _program("transpose", (kind,), kind, {}, {"axis_0": 1, "axis_1": 0, "axis_2": 2})
+        yield _program("transpose", (kind,), kind, {}, {"axis_0": 2, "axis_1": 0, "axis_2": 1})
+    yield _program("resize_bilinear", (real,), real, {}, {"size_h": 8, "size_w": 8})
+    yield _program("embedding", (_type(4, encoding=_F32),), real, {"table": _zeros(_F32, 10, 8)}, {})
+    yield _program("layer_norm", (real,), real, {}, {"epsilon": 1e-3})
+    yield _program("local_response_norm", (real,), real, {}, {"radius": 2, "bias": 1.0, "alpha": 1e-4, "beta": 0.75})
+    yield _program("log_softmax", (real,), real, {}, {})

@@ -96,7 +96,8 @@ def _clipped(x: Array, limit: np.float32) -> Array:
 
 
 def _erfc(x: Array) -> Array:
-    return np.vectorize(math.erfc, otypes=[np.float64])(x)
+    found: Array = np.vectorize(math.erfc, otypes=[np.float64])(x)
+    return found
 
 
 def _gelu_argument(x: Array) -> Array:

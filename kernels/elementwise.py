@@ -24,7 +24,7 @@ from edge.tensors import Encoding, TensorType
 _CHUNK = 4096  # values, at most, where pixels do not matter
 _LONGEST_PERIOD = 1024  # values
 
-_FUNCTIONS = {
+_FUNCTIONS: dict[Activation, str] = {
     activation: activation.name.lower()
     for activation in Activation
     if activation not in (Activation.NONE, Activation.RELU, Activation.LEAKY_RELU)

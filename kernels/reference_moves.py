@@ -13,11 +13,13 @@ Array = np.ndarray
 
 def maximum(x: Array, m: Array) -> Array:
     """x where it is larger, else m: m too where one is not a number."""
-    return np.where(x > m, x, m)
+    larger: Array = np.where(x > m, x, m)
+    return larger
 
 
 def minimum(x: Array, m: Array) -> Array:
-    return np.where(x < m, x, m)
+    smaller: Array = np.where(x < m, x, m)
+    return smaller
 
 
 def log_softmax(x: Array) -> Array:
@@ -37,13 +39,15 @@ def cut(image: Array, call: OpCall) -> Array:
 def nearest_places(size: int, wanted: int) -> Array:
     """The pixel in which the centre of each of `wanted` lies along an axis of `size`, in float32 as TensorFlow computes it."""
     centres = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * np.float32(size / np.float32(wanted))
-    return np.minimum(np.floor(centres).astype(np.int64), size - 1)
+    places: Array = np.minimum(np.floor(centres).astype(np.int64), size - 1)
+    return places
 
 
 def nearest(image: Array, shape: tuple[int, int, int]) -> Array:
     """The image with as many rows and columns as `shape`."""
     rows, columns = (nearest_places(image.shape[axis], shape[axis]) for axis in (0, 1))
-    return image[rows][:, columns]
+    repeated: Array = image[rows][:, columns]
+    return repeated
 
 
 def bilinear_places(size: int, wanted: int) -> tuple[Array, Array, Array]:
