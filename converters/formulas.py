@@ -66,6 +66,12 @@ def _sparse_plus(layer: Layer, build: Builder, tensor: str) -> str:
     return pair(layer, build, "add", pair(layer, build, "multiply", ramp, ramp), above)
 
 
+def _squareplus(layer: Layer, build: Builder, tensor: str) -> str:
+    """(x + sqrt(x^2 + 4)) / 2."""
+    square = scaled(layer, build, pair(layer, build, "multiply", tensor, tensor), 1.0, 4.0)
+    return scaled(layer, build, pair(layer, build, "add", tensor, _function(layer, build, square, Activation.SQRT)), 0.5)
+
+
 def _glu(layer: Layer, build: Builder, tensor: str) -> str:
     """The first half of the channels times the sigmoid of the second."""
     kind = build.types[tensor]
@@ -90,4 +96,5 @@ FORMULAS: Mapping[str, Formula] = {
     "soft_shrink": _soft_shrink,
     "sparse_plus": _sparse_plus,
     "glu": _glu,
+    "squareplus": _squareplus,
 }

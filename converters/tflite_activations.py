@@ -56,4 +56,5 @@ ACTIVATIONS: Mapping[Activation, _One] = {
     Activation.SOFTSIGN: _softsign,
     Activation.MISH: _mish,
     Activation.EXP: _named("EXP"),
+    Activation.SQRT: _named("SQRT"),
 }

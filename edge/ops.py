@@ -54,7 +54,7 @@ class Activation(enum.IntEnum):
 
     RELU is min(max(x, 0), limit); LEAKY_RELU and ELU have slope `alpha` below zero; HARD_SWISH is x * min(max(x + 3, 0), 6) * (1 / 6),
     SWISH x * sigmoid(x), GELU x * (1 + erf(x / sqrt(2))) / 2, GELU_TANH x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2, SOFTPLUS
-    log(1 + exp(x)), SOFTSIGN x / (1 + abs(x)), MISH x * tanh(SOFTPLUS), EXP exp(x).
+    log(1 + exp(x)), SOFTSIGN x / (1 + abs(x)), MISH x * tanh(SOFTPLUS), EXP exp(x), SQRT the square root.
     """
 
     NONE = 0
@@ -71,6 +71,7 @@ class Activation(enum.IntEnum):
     SOFTSIGN = 11
     MISH = 12
     EXP = 13
+    SQRT = 14
 
 
 FUSED_ACTIVATIONS = frozenset({Activation.NONE, Activation.RELU, Activation.LEAKY_RELU})

@@ -86,6 +86,7 @@ def activate(x: Array, attrs: Mapping[str, int | float]) -> Array:
         Activation.SOFTSIGN: lambda: x / (np.abs(x) + np.float32(1)),
         Activation.MISH: lambda: (wide * np.tanh(np.logaddexp(wide, 0))).astype(np.float32),
         Activation.EXP: lambda: np.exp(wide).astype(np.float32),
+        Activation.SQRT: lambda: np.sqrt(x),
     }
     return functions[Activation(int(attrs["activation"]))]()
 

@@ -176,6 +176,7 @@ _OF_VALUES = {
     "sigmoid": vecmath.sigmoid,
     "tanh": vecmath.tanh,
     "exp": vecmath.exp,
+    "sqrt": lambda lanes: vector("f32", lanes).sqrt,
     "hard_swish": vecmath_more.hard_swish,
     "swish": vecmath_more.swish,
     "gelu": vecmath_more.gelu,

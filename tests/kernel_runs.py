@@ -178,7 +178,7 @@ def expected(case: Case, inputs: Sequence[np.ndarray] | None = None) -> np.ndarr
     return evaluate(case.node.op, case.graph.call(case.node), case.output, inputs or case.inputs, case.node.constants)
 
 
-_EXACT = (Activation.NONE, Activation.RELU, Activation.LEAKY_RELU, Activation.HARD_SWISH, Activation.SOFTSIGN)
+_EXACT = (Activation.NONE, Activation.RELU, Activation.LEAKY_RELU, Activation.HARD_SWISH, Activation.SOFTSIGN, Activation.SQRT)
 _SUMMED = ("layer_norm", "log_softmax")  # whose values may be small beside the terms they are made of
 
 

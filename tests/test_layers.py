@@ -193,14 +193,14 @@ NORM = {name: np.ones(4, np.float32) for name in ("gamma", "beta", "moving_mean"
 @pytest.mark.parametrize(
     ("kind", "config", "weights", "says"),
     [
-        ("LSTM", {}, {}, "layer 'layer0' .LSTM.: this layer is not supported; there are Activation, .*Conv2D"),
+        ("UnitNormalization", {}, {}, "layer 'layer0' .UnitNormalization.: this layer is not supported; there are Activation, .*Conv2D"),
         ("Lambda", {}, {}, "Lambda holds Python code, which edge never runs"),
         ("Conv2D", {**CONV, "data_format": "channels_first"}, KERNEL, "data_format 'channels_first' is not supported"),
         ("Conv2D", {**CONV, "padding": "causal"}, KERNEL, "padding 'causal'"),
         ("Conv2D", {**CONV, "kernel_size": [5, 3]}, KERNEL, "kernel should have the shape .5, 3, 4, 2."),
         ("Conv2D", {**CONV, "strides": [0, 1]}, KERNEL, "strides should be one or two whole numbers of at least 1"),
         ("Conv2D", {**CONV, "strides": "big"}, KERNEL, "strides should be whole numbers, got 'big'"),
-        ("Conv2D", {**CONV, "activation": "squareplus"}, KERNEL, "activation 'squareplus' is not supported, there are linear, relu"),
+        ("Conv2D", {**CONV, "activation": "sparsemax"}, KERNEL, "activation 'sparsemax' is not supported, there are linear, relu"),
         ("Conv2D", CONV, {}, "has no weight 'kernel'"),
         ("Conv2D", {**CONV, "groups": []}, KERNEL, "groups should be a whole number of at least 1"),
         ("Conv2D", {**CONV, "groups": 3}, KERNEL, "kernel should have the shape"),

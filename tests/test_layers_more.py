@@ -68,7 +68,7 @@ CASES: Mapping[str, tuple[tuple[int, ...], Layers]] = {
     "prelu": (ROW, lambda k: [k.Conv1D(3, 2), k.PReLU(shared_axes=[1])]),
 }
 NAMES = ["celu", "elu", "exponential", "gelu", "glu", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu", "log_sigmoid", "log_softmax",
-         "mish", "relu6", "selu", "silu", "soft_shrink", "softplus", "softsign", "sparse_plus", "sparse_sigmoid",
+         "mish", "relu6", "selu", "silu", "soft_shrink", "softplus", "softsign", "sparse_plus", "sparse_sigmoid", "squareplus",
          "tanh_shrink"]  # fmt: skip
 
 
@@ -255,7 +255,7 @@ def test_signs_stay_packed_through_a_transposed_convolution(keras: Any, tmp_path
         ("LayerNormalization", {"axis": [1]}, "axis .1. is not supported"),
         ("GroupNormalization", {"groups": 3}, "groups 3 of 4 channels"),
         ("Subtract", {}, "takes two inputs, got 1"),
-        ("Activation", {"activation": "squareplus"}, "activation 'squareplus' is not supported, there are linear, "),
+        ("Activation", {"activation": "sparsemax"}, "activation 'sparsemax' is not supported, there are linear, "),
         ("Conv2DTranspose", {"kernel_size": 3, "strides": 2, "dilation_rate": 2}, "strides 2 together with dilation_rate 2"),
         ("Conv2DTranspose", {"kernel_size": 3, "strides": 2, "output_padding": 9}, "output_padding 9 makes"),
     ],

@@ -27,7 +27,10 @@ def turned(*axes: int) -> dict[str, int]:
 
 
 def _activated(kind: Activation) -> Callable[[Any], Any]:
-    return lambda n: n.input((5, 4, 6)).op("activation", activation=int(kind), alpha=0.0, limit=math.inf)
+    """Of what is at least 0, so that there is a square root."""
+    relu = {"activation": int(Activation.RELU), "alpha": 0.0, "limit": math.inf}
+    start = (lambda n: n.input((5, 4, 6)).op("activation", **relu)) if kind is Activation.SQRT else (lambda n: n.input((5, 4, 6)))
+    return lambda n: start(n).op("activation", activation=int(kind), alpha=0.0, limit=math.inf)
 
 
 def _pair(op: str, shape: tuple[int, ...]) -> Callable[[Any], Any]:
