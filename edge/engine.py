@@ -27,7 +27,7 @@ from edge.kernels.isa import Machine, detect
 from edge.kernels.library import in_use
 from edge.kernels.loop import HELPER, LEAD, LOOP, RECORD
 from edge.kernels.registry import Code, Derived
-from edge.memory import aligned
+from edge.memory import aligned, aligned_apart
 from edge.paths import require_path
 from edge.program import SPARE_BYTES, Program
 from edge.tensors import Encoding, TensorInfo
@@ -248,7 +248,7 @@ class Engine:
 
     def _allocate_arena(self, nbytes: int, guard: bool) -> np.ndarray:
         if not guard:
-            return aligned(nbytes)
+            return aligned_apart(nbytes)
         self._guarded = aligned(nbytes + SPARE_BYTES + 2 * _GUARD_BYTES)
         self._guarded[:] = _GUARD_VALUE
         arena = self._guarded[_GUARD_BYTES : _GUARD_BYTES + nbytes]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edge.kernels.loop import RECORD
 from edge.kernels.registry import Derived, Lowered
-from edge.memory import mapped_bytes
+from edge.memory import mapped_bytes, mapped_bytes_apart
 from edge.program import Program
 from edge.threads import groups_of, parts_for, pool_sizes
 
@@ -41,9 +41,9 @@ def footprint(program: Program, derived: Derived, calls: Sequence[Lowered], thre
     scratch_bytes = max((call.scratch_bytes for call in calls), default=0)
     argument_bytes = WORD_BYTES * sum(len(call.args) + RECORD for call in calls)
     thread_bytes = _thread_bytes(calls, threads, scratch_bytes)
-    sizes = program.blob.nbytes, program.arena_bytes, argument_bytes  # an engine maps these even where they are 0
+    sizes = program.blob.nbytes, argument_bytes  # an engine maps these, and the arena, even where they are 0
     may_be_absent = scratch_bytes, thread_bytes
-    pages = sum(map(mapped_bytes, (*sizes, *filter(None, may_be_absent))))
+    pages = mapped_bytes_apart(program.arena_bytes) + sum(map(mapped_bytes, (*sizes, *filter(None, may_be_absent))))
     return Footprint(
         program.blob.nbytes, derived.nbytes, program.arena_bytes, scratch_bytes, argument_bytes, thread_bytes, pages + derived.mapped_bytes
     )
