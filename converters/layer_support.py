@@ -45,6 +45,7 @@ _SIGNS = dict.fromkeys(("input_quantizer", "kernel_quantizer", "depthwise_quanti
 _VECTORS = {
     "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
     "LayerNormalization": ("gamma", "beta"),
+    "LayerScale": ("gamma",),
     "GroupNormalization": ("gamma", "beta"),
 }
 
@@ -62,7 +63,8 @@ def layer_support() -> dict[str, tuple[str, ...]]:
 def _words(name: str) -> tuple[str, ...]:
     if name in TRAINING_ONLY:
         return (FREE,) * len(COLUMNS)
-    return FAST, _word(name, 8, Encoding.INT8), _word(name, 1, Encoding.BITS), _word(name, 1, Encoding.BITS, packed=True)
+    words = _word(name, 8, Encoding.INT8), _word(name, 1, Encoding.BITS), _word(name, 1, Encoding.BITS, packed=True)
+    return (FREE if words[0] == FREE else FAST), *words
 
 
 def _word(name: str, bits: int, wanted: Encoding, *, packed: bool = False) -> str:
