@@ -13,6 +13,8 @@ from edge.converters.keras_json import flatten, index, mapping, sequence, text
 from edge.errors import ModelError
 
 INPUT_LAYER = "InputLayer"
+# Of tensorflow_model_optimization: the layer within is trained as it will be used.
+TRAINING_WRAPPERS = ("PruneLowMagnitude", "ClusterWeights")
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def batch_shape(config: Mapping[str, Any]) -> Any:
 
 
 def _layer(item: Any, major: int) -> Layer:
-    entry = mapping(item, "a layer")
+    entry = _unwrapped(mapping(item, "a layer"))
     registered = text(entry.get("class_name"), "a layer's class")
     config = entry.get("config")
     model = read_model(entry, major=major) if _is_model(entry) else None
@@ -198,6 +200,18 @@ def _layer(item: Any, major: int) -> Layer:
         shared=shared if isinstance(shared := entry.get("shared_object_id"), int) else None,
         is_operation=operation,
     )
+
+
+def _unwrapped(entry: dict[str, Any]) -> dict[str, Any]:
+    """The layer within a wrapper that only trains, under the wrapper's name, by which its weights are stored."""
+    config, class_name = entry.get("config"), str(entry.get("class_name")).rpartition(">")[2]
+    inner = config.get("layer") if class_name in TRAINING_WRAPPERS and isinstance(config, dict) else None
+    if not isinstance(inner, dict) or not isinstance(inner.get("config"), dict) or not isinstance(config, dict):
+        return entry
+    name = entry.get("name") or config.get("name") or inner["config"].get("name")
+    shape = batch_shape(config) or batch_shape(inner["config"])
+    own = {**inner["config"], "name": name, **({"batch_input_shape": shape} if shape else {})}
+    return {**entry, "class_name": inner.get("class_name"), "registered_name": None, "config": own, "name": name}
 
 
 def _class_of(entry: Mapping[str, Any], class_name: str) -> tuple[str | None, str]:

@@ -35,12 +35,15 @@ _VARIABLES: dict[str, tuple[tuple[str, str], ...]] = {
     "BatchNormalization": (*_NORM, ("moving_mean", ""), ("moving_variance", "")),
     "LayerNormalization": _NORM,
     "GroupNormalization": _NORM,
+    "LayerScale": (("gamma", ""),),
     "PReLU": (("alpha", ""),),
     "Embedding": (("embeddings", ""),),
     "Normalization": (("mean", ""), ("variance", "")),
 }
 # Stored after those above, and of no use here.
 _FURTHER = {"Normalization": ("count",)}
+_OF_PRUNING = ("mask", "threshold", "pruning_step")
+_OF_CLUSTERING = ("cluster_centroids", "pulling_indices")
 _NOT_TRAINED = frozenset({"moving_mean", "moving_variance"})
 
 
@@ -67,6 +70,8 @@ def _finished(layer: Layer, path: LayerPath, arrays: dict[str, np.ndarray[Any, A
     """Check and complete one layer's weights: names, presence, type, no NaN; integers no class expects (seeds, counts) are dropped."""
     where = f"layer {'/'.join(path)!r}"
     expected = expected_names(layer) or ()
+    if expected:
+        arrays = _without_wrapper(arrays, expected)
     arrays = {_known_name(name, expected, arrays): array for name, array in arrays.items()}
     missing = [name for name in expected if name not in arrays]
     if missing:
@@ -85,6 +90,17 @@ def _finished(layer: Layer, path: LayerPath, arrays: dict[str, np.ndarray[Any, A
         _check_finite(where, name, array)
         array.flags.writeable = False
     return floats
+
+
+def _without_wrapper(arrays: Mapping[str, np.ndarray[Any, Any]], expected: tuple[str, ...]) -> dict[str, np.ndarray[Any, Any]]:
+    """Without what wrappers of tensorflow_model_optimization keep beside a layer's weights; clustered weights take their centroids."""
+    kept = {name: array for name, array in arrays.items() if name not in _OF_PRUNING or name in expected}
+    for name in expected:
+        found = [next((key for key in kept if re.fullmatch(f"{what}_{name}(_0)?", key)), None) for what in _OF_CLUSTERING]
+        centroids, indices = (None if key is None else kept.pop(key) for key in found)
+        if centroids is not None and indices is not None and indices.dtype.kind in "iu" and indices.size and centroids.ndim == 1:
+            kept[name] = centroids[np.clip(indices, 0, len(centroids) - 1)]
+    return kept
 
 
 def _listed(names: Iterable[str]) -> str:

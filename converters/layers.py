@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from edge.converters import (
     layers_activation,
+    layers_applications,
     layers_channels,
     layers_conv,
     layers_merge,
@@ -19,6 +20,7 @@ from edge.converters import (
 from edge.converters.builder import READERS, Builder, Layer, attributes, describe
 from edge.converters.keras_model import Call, KerasModel
 from edge.converters.operations import OPERATIONS, is_operation, operate, operation_name
+from edge.converters.refusals import reason_against, reason_against_layout
 from edge.errors import InputError, ModelError
 from edge.graph import Graph, Node
 from edge.tensors import Encoding, TensorType
@@ -26,7 +28,7 @@ from edge.tensors import Encoding, TensorType
 # Importing them fills READERS, and OPERATIONS.
 _FAMILIES = (
     *(layers_activation, layers_channels, layers_conv, layers_merge, layers_normalize, layers_resample, layers_shape, layers_transpose),
-    operations_shape,
+    *(layers_applications, operations_shape),
 )
 # Where layers of these class names may come from; anything else with the same name may do something else.
 _PACKAGES = ("keras", "tf_keras", "tensorflow", "Larq", "larq", "edge")
@@ -147,10 +149,9 @@ def _read_call(call: Call, build: Builder, values: Mapping[str, str]) -> tuple[s
 
 
 def _check(call: Call) -> None:
-    if call.class_name == "Lambda":
-        raise ModelError(
-            f"{describe(call)}: a Lambda holds Python code, which edge never runs; replace it by layers, such as Rescaling or Activation"
-        )
+    reason = reason_against_layout(call) if call.class_name in READERS else reason_against(call)
+    if reason is not None:
+        raise ModelError(f"{describe(call)}: {reason}")
     if call.class_name not in READERS and not is_operation(call):
         raise ModelError(
             f"{describe(call)}: this layer is not supported; there are {', '.join(_computing())} and those that only train; "
