@@ -22,7 +22,7 @@ import numpy as np
 from edge.converters.calibration import Statistics
 from edge.converters.int8 import quantize_int8, to_int8
 from edge.converters.passes import run_passes
-from edge.converters.passes_exact import over_filter, per_channel, read_bytes
+from edge.converters.passes_exact import joined, over_filter, parts, per_channel, read_bytes
 from edge.converters.passes_fold import fuse_activations
 from edge.converters.rewriting import WEIGHT_OPS, edit, encoding, fresh, new_node, stored, sweep
 from edge.converters.thresholds import find_thresholds
@@ -179,10 +179,14 @@ def _ends(graph: Graph) -> tuple[list[Node], list[Node]]:
 
 def _binarized(node: Node) -> Node:
     """The same layer with weights alpha * sign(w)."""
+    return replace(node, constants={**node.constants, **joined(node, [_signs_and_scale(part) for part in parts(node)])})
+
+
+def _signs_and_scale(node: Node) -> dict[str, Array]:
     weights = real_weights(node)
     count = weights.size // node.constants["filter"].shape[-1 if node.op == "depthwise_conv2d" else 0]
     alpha = (over_filter(node, np.abs(weights), np.add) / count).astype(np.float32)
-    return replace(node, constants={**node.constants, "filter": weights < 0, "scale": alpha})
+    return {"filter": weights < 0, "scale": alpha}
 
 
 def real_weights(node: Node) -> Array:

@@ -17,7 +17,7 @@ from edge.answers import kind_of
 from edge.converters.bits import Request, choose_bits, measured, requested
 from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
-from edge.converters.keras_model import KerasModel
+from edge.converters.keras_model import KerasModel, without_values
 from edge.converters.layers import INPUT_DTYPES, read_graph, rescales_itself
 from edge.converters.outputs import FORMATS, check_replaceable, targets, write_all
 from edge.converters.passes import run_passes
@@ -40,6 +40,7 @@ from edge.verifier import verify
 Progress = Callable[[str, int, int], None]
 """Told of each step: its name, how much of it is done, and how much there is."""
 
+LABEL_FILE = "labels.txt"
 MAX_CALIBRATION = 1000  # pictures; more change ranges little and take long
 STEPS = ("reading", "simplifying", "calibrating", "choosing bits", "packing", "comparing", "writing")
 _LOSSES_OF_VALUES = ("mean_squared_error", "mse", "mean_absolute_error", "mae", "huber", "log_cosh")
@@ -74,7 +75,8 @@ def convert(
     input_dtype       "float32" or "uint8"; "auto" takes bytes where the pictures are whole numbers 0..255
     input_shape       (H, W, C), where the file leaves sizes open
     preprocess        how pictures become the input, or the name of a preset; by default 0..255 for a model that rescales, else 0..1
-    labels            names of the classes (numbers count as names), or a file with them
+    labels            names of the classes (numbers count as names), or a file with them; by default those of a `labels.txt` beside the
+                      source, where it has one for each class (as Teachable Machine exports models)
     force             replace files that edge did not write
     progress          called with (step, done, total)
 
@@ -90,14 +92,20 @@ def convert(
     setup = _prepare(read_keras(Path(source), input_shape=input_shape), input_dtype, preprocess)
     calibration, examples = setup.samples(calibrate, CALIBRATION_ARRAYS), setup.samples(data, DATA_ARRAYS)
     plain = _lowered(setup.graph, request, calibration, tell)
+    if calibration is None and examples is None:  # nothing will be compared: let go of the weights as they were
+        setup = replace(setup, graph=replace(setup.graph, nodes=()))
     graph = run_passes(plain, ENGINE_PASSES)
     tell("packing", 0, 1)
-    program = _program(setup, graph, request, _labels(labels, setup, graph))
+    names = _labels(labels, setup, graph)
+    found = () if labels is not None else _labels_beside(Path(source), setup, graph)
+    program = _program(setup, graph, request, names or found or None)
     agreement = _compare(setup.graph, program, calibration if examples is None else examples, tell)
     tell("writing", 0, 1)
     files, missing = _contents(paths, plain, program)
     write_all({paths[name]: content for name, content in files.items()})
-    return _report(setup, request, graph, program, agreement, {paths[name]: content for name, content in files.items()}, missing)
+    report = _report(setup, request, graph, program, agreement, {paths[name]: content for name, content in files.items()}, missing)
+    named = (f"labels: {', '.join(found[:3])}{', ...' if len(found) > 3 else ''}, from {LABEL_FILE} beside the model",) if found else ()
+    return replace(report, messages=(*report.messages, *named))
 
 
 # -- what the network takes ----------------------------------------------------------------------------------------------------
@@ -135,7 +143,7 @@ def _prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str |
     if given is not None:
         given.check(shape)
     is_picture = len(shape) == 3 and shape[2] in (1, 3)
-    return _Setup(model, graph, dtype, chosen if is_picture else None)
+    return _Setup(without_values(model), graph, dtype, chosen if is_picture else None)
 
 
 def _lowered(graph: Graph, request: Request, calibration: Samples | None, tell: Progress) -> Graph:
@@ -183,6 +191,14 @@ def _labels(labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | Non
     output = _outputs(setup.model, graph)[0]
     check_labels(names, graph.types[graph.outputs[0]].shape[-1], kind=output["kind"])
     return names
+
+
+def _labels_beside(source: Path, setup: _Setup, graph: Graph) -> tuple[str, ...]:
+    """The names in the file that Teachable Machine writes beside its models, where it is there and has one for each class."""
+    try:
+        return _labels(source.with_name(LABEL_FILE), setup, graph) or ()
+    except InputError:  # there is none, or it is that of another model
+        return ()
 
 
 def _label(label: object) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from edge.converters.calibration import Statistics
-from edge.converters.passes_exact import byte_factor, over_filter, per_channel
+from edge.converters.passes_exact import byte_factor, joined, over_filter, parts, per_channel
 from edge.converters.rewriting import WEIGHT_OPS, edit, encoding, fresh, new_node, stored
 from edge.graph import Array, Graph, Node
 from edge.ops import FUSED_ACTIVATIONS, NO_ACTIVATION, OPS, Activation
@@ -32,11 +32,15 @@ CARRIERS = ("max_pool2d", "average_pool2d", "reshape", "pad2d", "concat", "slice
 
 def to_int8(node: Node) -> Node:
     """A weight node with its float filter as int8 and a scale per output channel; the input stays what it is."""
+    return replace(node, constants={**node.constants, **joined(node, [_int8_filter(part) for part in parts(node)])})
+
+
+def _int8_filter(node: Node) -> dict[str, Array]:
     weights = node.constants["filter"].astype(np.float64)
     largest = over_filter(node, np.abs(weights), np.maximum)
     scale = np.where(largest > 0, largest, 127.0) / 127.0
     whole = np.rint(weights / per_channel(node, scale)).astype(np.int8)
-    return replace(node, constants={**node.constants, "filter": whole, "scale": scale.astype(np.float32)})
+    return {"filter": whole, "scale": scale.astype(np.float32)}
 
 
 def quantize_int8(graph: Graph, statistics: Mapping[str, Statistics]) -> Graph:

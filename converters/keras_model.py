@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -67,3 +67,15 @@ class KerasModel:
     source: str
     sha256: str
     training: Mapping[str, Any] | None
+
+
+def without_values(model: KerasModel) -> KerasModel:
+    """The same model with zeros for weights, which take no memory: for what asks for shapes and names alone."""
+    zero = np.float32(0)
+    return replace(
+        model,
+        calls=tuple(
+            replace(call, weights={name: np.broadcast_to(zero, weight.shape) for name, weight in call.weights.items()})
+            for call in model.calls
+        ),
+    )

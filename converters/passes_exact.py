@@ -7,6 +7,7 @@ integer accumulators from the first layer on, and thresholds there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from edge.tensors import Encoding
 
 _EXACT_FLOAT_INTEGER = 1 << 24  # below, sums of integers are exact in float32
 _LARGEST_INT8 = 127
+_PART = 1 << 20  # weights; what is computed from them takes many times their memory
 
 
 def channel_axis(node: Node) -> int:
@@ -47,13 +49,39 @@ def store_exact_int8(graph: Graph) -> Graph:
 def _store_exact_int8(graph: Graph, node: Node) -> Graph | None:
     if node.op not in WEIGHT_OPS or stored(node) is not Encoding.FLOAT32:
         return None
+    found = []
+    for part in parts(node):
+        exact = _exact_int8(part)
+        if exact is None:
+            return None
+        found.append(exact)
+    return edit(graph, replacing={node.output: (replace(node, constants={**node.constants, **joined(node, found)}),)})
+
+
+def parts(node: Node) -> list[Node]:
+    """The node cut by output channels, so that what is computed from its filter in float64 takes little memory at a time."""
+    filters, axis = node.constants["filter"], channel_axis(node)
+    count = min(filters.shape[axis], 1 + filters.size // _PART)
+    pieces = {"filter": np.array_split(filters, count, axis=axis)}
+    if "scale" in node.constants:
+        pieces["scale"] = np.array_split(node.constants["scale"], count)
+    return [replace(node, constants={role: arrays[i] for role, arrays in pieces.items()}) for i in range(count)]
+
+
+def joined(node: Node, found: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """The filters and scales of the `parts` of a node, together again."""
+    axes = {"filter": channel_axis(node), "scale": 0}
+    return {role: np.concatenate([part[role] for part in found], axis=axes[role]) for role in found[0]}
+
+
+def _exact_int8(node: Node) -> dict[str, Array] | None:
+    """The filter as whole numbers, and the scale of each output channel; None where int8 does not hold them."""
     weights = node.constants["filter"].astype(np.float64)
     scale = _grid(node, weights)
     whole = weights / per_channel(node, scale)
     if np.abs(whole).max() > _LARGEST_INT8 or scale.min() < np.finfo(np.float32).tiny or scale.max() > 2.0**100:
         return None
-    constants = {**node.constants, "filter": whole.astype(np.int8), "scale": scale.astype(np.float32)}
-    return edit(graph, replacing={node.output: (replace(node, constants=constants),)})
+    return {"filter": whole.astype(np.int8), "scale": scale.astype(np.float32)}
 
 
 def _grid(node: Node, weights: Array) -> Array:
@@ -109,5 +137,3 @@ def _is_power_of_two(values: Array) -> bool:
 def _largest_sum(node: Node) -> int:
     """The largest magnitude an accumulator over bytes can reach."""
     return 255 * int(over_filter(node, np.abs(node.constants["filter"].astype(np.int64)), np.add).max())
-
-
