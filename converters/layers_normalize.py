@@ -45,9 +45,9 @@ def _scale_and_shift(layer: Layer, shape: tuple[int, ...]) -> dict[str, Array]:
 @reads("GroupNormalization")
 def group_normalization(layer: Layer, build: Builder) -> str:
     """Over all pixels and the channels of a group: turned into a row for each group, normalized, turned back, scaled per channel."""
-    channels, groups = layer.shape[-1], layer.options.wholes("groups", (32,))[0]
-    groups = channels if groups == -1 else groups
-    if groups < 1 or channels % groups or layer.options.wholes("axis", (-1,)) not in ((-1,), (len(layer.shape),)):
+    channels = layer.shape[-1]
+    groups = channels if layer.call.config.get("groups") == -1 else layer.options.whole("groups", 32)
+    if channels % groups or layer.options.wholes("axis", (-1,)) not in ((-1,), (len(layer.shape),)):
         raise layer.error(f"groups {groups} of {channels} channels along axis {layer.call.config.get('axis')!r} is not supported")
     pixels, depth = math.prod(layer.shape[:-1]), channels // groups
     turn = {"axis_0": 1, "axis_1": 0, "axis_2": 2}

@@ -17,6 +17,8 @@ from edge.converters.layers_conv import activated, bias_of, quantized_input
 from edge.converters.quantizers import Quantizer, of_layer
 from edge.graph import Array
 
+MAX_PHASES = 1024  # of which each may be a convolution of its own
+
 
 @dataclass(frozen=True)
 class _Axis:
@@ -89,6 +91,8 @@ def _axes(layer: Layer) -> tuple[_Axis, _Axis]:
     height, width, _ = layer.plane()
     same = layer.options.choice("padding", ("valid", "same"), "valid") == "same"
     taps, strides, dilation = (layer.pair("kernel_size"), layer.pair("strides", (1, 1)), layer.pair("dilation_rate", (1, 1)))
+    if strides[0] * strides[1] > MAX_PHASES:
+        raise layer.error(f"strides {strides} are not supported, expected at most {MAX_PHASES} pixels for each; train with smaller ones")
     extra = _output_padding(layer)
     rows, columns = (
         _axis(layer, *sizes, same=same) for sizes in zip((height, width), taps, strides, dilation, extra, strict=True)
