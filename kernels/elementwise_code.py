@@ -5,6 +5,7 @@ The output may lie on the first input: a vector is read whole before it is writt
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from edge.kernels import vecmath, vecmath_more
@@ -172,7 +173,7 @@ def _elu(lanes: int) -> Any:
 
 
 _OF_ARGUMENTS = {"bounded": _bounded, "leaky": _leaky, "elu": _elu}
-_OF_VALUES = {
+_OF_VALUES: dict[str, Callable[[int], Any]] = {
     "sigmoid": vecmath.sigmoid,
     "tanh": vecmath.tanh,
     "exp": vecmath.exp,
