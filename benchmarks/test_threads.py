@@ -139,7 +139,7 @@ def test_beside_a_busy_process(bench: Any, name: str) -> None:
 def test_time_of_a_shared_instruction(bench: Any) -> None:
     """200 short instructions, each in two parts, against half of what they take on one thread."""
     layers = 200
-    two, one, _ = engines(signs(layers, 16, 64))
+    two, one, _ = engines(signs(layers, 24, 64))
     assert two._pool is not None
     shared = int((two._records[:, 2] > 1).sum())
     assert shared == layers, "every instruction is shared"
