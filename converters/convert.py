@@ -64,7 +64,7 @@ def convert(
 ) -> Report:
     """Convert a Keras model file and write `.edge` and `.tflite` files.
 
-    source            a `.h5` or `.keras` file
+    source            a `.h5` or `.keras` file, or a SavedModel folder that Keras 2 saved (read through TensorFlow)
     destination       where to write: a folder, or a path whose suffix is replaced by each format's; by default beside the source
     bits              1, 8 or 32, of weights (`edge.converters.bits`); layers trained binary are packed at every width
     activation_bits   of what goes between layers, as many as `bits` or more: 32; 8, whose ranges need `calibrate`; 1 to binarize it as

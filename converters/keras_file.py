@@ -20,10 +20,11 @@ from typing import Any
 
 from edge.converters.keras_graph import Flattener, Weights, live_calls
 from edge.converters.keras_h5 import MAGIC, MAX_EXPANSION, MAX_WEIGHT_BYTES, Hdf5Reader, printable
-from edge.converters.keras_json import MAX_JSON_BYTES, is_name, parse_json
+from edge.converters.keras_json import MAX_JSON_BYTES, is_name, mapping, parse_json
 from edge.converters.keras_model import Call, KerasModel, Value
 from edge.converters.keras_tree import INPUT_LAYER, Layer, Model, batch_shape, read_model
-from edge.converters.keras_weights import read_named_weights, read_numbered_weights
+from edge.converters.keras_weights import read_listed_weights, read_named_weights, read_numbered_weights
+from edge.converters.saved_model import read_saved_model
 from edge.errors import ModelError
 
 __all__ = ["Call", "KerasModel", "Value", "read_keras"]
@@ -58,16 +59,22 @@ def read_keras(path: str | Path, *, input_shape: tuple[int, ...] | None = None) 
     Raises ModelError, one sentence with what to do, for every file that is not a complete Keras model with finite weights.
     """
     path = Path(path)
+    try:
+        if (path / "saved_model.pb").exists():
+            source, sha256 = _read_folder(path)
+            return _model(source, path.name, sha256, input_shape)
+    except ModelError as err:
+        raise ModelError(f"{path.name}: {err}") from err
     data = _read_bytes(path)
     try:
-        return _read(data, path.name, input_shape)
+        return _model(_read_source(data), path.name, hashlib.sha256(data).hexdigest(), input_shape)
     except ModelError as err:
         raise ModelError(f"{path.name}: {err}") from err
 
 
 def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
-        raise ModelError(f"{path.name}: {_folder_problem(path)}")
+        raise ModelError(f"{path.name}: is a folder, expected a .h5 or .keras file: name the file in it, or save the model as .keras")
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a device or a pipe may never end
@@ -79,14 +86,16 @@ def _read_bytes(path: Path) -> bytes:
         raise ModelError(f"{path.name}: cannot be read ({err.strerror}), expected a .h5 or .keras file: check the path") from err
 
 
-def _folder_problem(path: Path) -> str:
-    if (path / "saved_model.pb").exists():
-        return "is a SavedModel folder, which is not supported yet: load it in Keras and save it as .keras"
-    return "is a folder, expected a .h5 or .keras file: name the file in it, or save the model as .keras"
+def _read_folder(path: Path) -> tuple[_Source, str]:
+    metadata, arrays, sha256 = read_saved_model(path)
+    entry = metadata.get("model_config") if isinstance(metadata.get("model_config"), dict) else metadata
+    version = metadata.get("keras_version")
+    version = version if isinstance(version, str) else "2"
+    model = read_model(mapping(entry, "the model configuration"), major=_major(version))
+    return _Source(model, read_listed_weights(arrays, model), version, _training(metadata.get("training_config"))), sha256
 
 
-def _read(data: bytes, name: str, input_shape: tuple[int, ...] | None) -> KerasModel:
-    source = _read_source(data)
+def _model(source: _Source, name: str, sha256: str, input_shape: tuple[int, ...] | None) -> KerasModel:
     inputs = tuple(_input_values(source.model, input_shape))
     flattener = Flattener(source.weights, _major(source.version), names={value.name: 1 for value in inputs})
     outputs = flattener.flatten(source.model, tuple(value.name for value in inputs))
@@ -98,7 +107,7 @@ def _read(data: bytes, name: str, input_shape: tuple[int, ...] | None) -> KerasM
         outputs=outputs,
         output_names=source.model.output_names,
         source=name,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256,
         training=source.training,
     )
 

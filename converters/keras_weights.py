@@ -113,6 +113,8 @@ def _known_name(name: str, expected: tuple[str, ...], arrays: Mapping[str, Any])
         return name
     if name == "kernel" and "depthwise_kernel" in expected and "depthwise_kernel" not in arrays:
         return "depthwise_kernel"
+    if len(expected) == 1 and re.fullmatch(r"variable(_\d+)?", name):  # a weight that its layer did not name
+        return expected[0]
     plain = re.sub(r"_\d+$", "", name)
     return plain if plain in expected and plain not in arrays else name
 
@@ -164,6 +166,27 @@ def _of_nested_model(
     for name, owner in zip(names, owners, strict=True):
         shares[owner][name] = arrays[name]
     return {leaf: _finished(inner[leaf], leaf, _by_short_name(share)) for leaf, share in shares.items()}
+
+
+def read_listed_weights(arrays: Mapping[str, np.ndarray[Any, Any]], model: Model) -> Weights:
+    """Weights of a whole model by name, in the order of its layers: by the layer in their names, else by that order."""
+    inner = dict(leaves(model))
+    names = tuple(arrays)
+    owners = _owners_by_name(inner, names) or _owners_layer_by_layer(inner, names)
+    if owners is None:
+        raise ModelError("which layers the weights belong to cannot be told from their names: save the model as .keras")
+    shares: dict[LayerPath, dict[str, np.ndarray[Any, Any]]] = {leaf: {} for leaf in inner}
+    for name, owner in zip(names, owners, strict=True):
+        shares[owner][name] = arrays[name]
+    return {leaf: _finished(inner[leaf], leaf, _by_short_name(share)) for leaf, share in shares.items()}
+
+
+def _owners_layer_by_layer(inner: Mapping[LayerPath, Layer], names: tuple[str, ...]) -> list[LayerPath] | None:
+    order = [(leaf, name) for leaf, layer in inner.items() for name in expected_names(layer) or ()]
+    agree = len(order) == len(names) and all(
+        _known_name(_short(name), (wanted,), {}) == wanted for name, (_, wanted) in zip(names, order, strict=True)
+    )
+    return [leaf for leaf, _ in order] if agree else None
 
 
 def _owners_by_name(inner: Mapping[LayerPath, Layer], names: tuple[str, ...]) -> list[LayerPath] | None:

@@ -45,12 +45,13 @@ Layers that were trained binary are packed as trained, whatever --bits says.
 @click.option("--input-shape", type=numbers(int), metavar="H,W,C", help="Sizes of an input that the model leaves open.")
 @click.option("--input-dtype", type=click.Choice(("auto", "float32", "uint8")), default="auto", show_default=True,
               help="What the program is given; auto: bytes where pixels stay 0..255.")  # fmt: skip
-@click.option("--labels", type=PATH, metavar="FILE", help="Names of the classes, to be stored: .txt, .csv or .json.")
+@click.option("--labels", type=PATH, metavar="FILE",
+              help="Names of the classes, to be stored: .txt, .csv or .json; by default labels.txt beside MODEL, if it fits.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace files that edge did not write.")
 @preprocessing_options
 @json_option
 def convert(model: str, as_json: bool, **options: Any) -> None:
-    """Convert a Keras model (.h5 or .keras) into a bit-packed .edge program and a .tflite file.
+    """Convert a Keras model (.h5, .keras or a SavedModel folder) into a bit-packed .edge program and a .tflite file.
 
     The preprocessing options say what the model was trained to see; they are stored and used by `edge run`. Without them pixels are 0..255
     where the model rescales them itself, else 0..1.

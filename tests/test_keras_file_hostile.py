@@ -90,7 +90,7 @@ def test_folders_and_absent_files(tmp_path: Path) -> None:
     folder.mkdir()
     assert "is a folder" in refusal(folder)
     (folder / "saved_model.pb").write_bytes(b"")
-    assert "SavedModel folder, which is not supported yet" in refusal(folder)
+    assert "SavedModel folder without keras_metadata.pb: it was exported" in refusal(folder)
     assert "No such file" in refusal(tmp_path / "absent.h5")
 
 
