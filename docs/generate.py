@@ -8,6 +8,7 @@ import click
 
 from edge.cli import COMMANDS, cli
 from edge.converters.layer_support import COLUMNS, layer_support
+from edge.converters.layers import supported_operations
 from edge.converters.layers_activation import ACTIVATIONS
 from edge.ops import OPS
 from edge.tensors import Encoding
@@ -43,7 +44,14 @@ def layers() -> str:
         "- **signs**: in a network trained with signs, whether the layer reads and gives packed ones.\n"
     )
     activations = ", ".join(f"`{name}`" for name in ACTIVATIONS)
-    return f"{NOTE}# Layers\n\n{text}\n" + "\n".join(head + rows) + f"\n\nActivations, by name or as layers: {activations}.\n"
+    functions = ", ".join(f"`{name}`" for name in supported_operations())
+    further = (
+        f"\n\nActivations, by name or as layers: {activations}.\n\n"
+        "Functions that functional models record like layers, by `keras.ops`, by TensorFlow (`TFOpLambda`, `SlicingOpLambda`, "
+        f"`TensorFlowOpLayer`) or by Python's operators, with numbers and constants by channel beside tensors: {functions}.\n\n"
+        "[Networks that convert](networks.md) lists public ones that are tried.\n"
+    )
+    return f"{NOTE}# Layers\n\n{text}\n" + "\n".join(head + rows) + further
 
 
 def operations() -> str:
