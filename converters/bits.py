@@ -103,7 +103,17 @@ def _each(graph: Graph, changed: Mapping[str, Node], notes: Mapping[str, str] | 
 
 
 def _weighted(graph: Graph) -> list[Node]:
-    return [node for node in graph.nodes if node.op in WEIGHT_OPS]
+    """The nodes with weights, without those whose filter only selects channels: they are exact in int8, and nothing at 1 bit."""
+    return [node for node in graph.nodes if node.op in WEIGHT_OPS and not _selects(node)]
+
+
+def _selects(node: Node) -> bool:
+    """Whether a node gives some of its input's channels, as `tf.split` does: a 1x1 convolution by rows of the identity."""
+    filters, scale = node.constants["filter"], node.constants.get("scale", np.ones(1, np.float32))
+    if node.op != "conv2d" or filters.shape[1:3] != (1, 1) or stored(node) is BITS or "bias" in node.constants:
+        return False
+    ones = np.count_nonzero(filters, axis=(1, 2, 3)) == 1
+    return bool(ones.all() and (filters.max(axis=(1, 2, 3)) == 1).all() and (scale == 1).all())
 
 
 # -- 1 bit ---------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras_models import model_of
 
+import edge
 from edge.converters.keras_file import read_keras
 from edge.converters.keras_model import Call, KerasModel
 from edge.converters.layers import read_graph, supported_operations
@@ -218,3 +219,15 @@ def test_operations_are_listed() -> None:
     names = supported_operations()
     assert list(names) == sorted(names)
     assert {"add", "get_item", "relu6", "split"} <= set(names)
+
+
+def test_parts_of_channels_stay_as_they_are_at_1_bit(tmp_path: Path, keras: Any) -> None:
+    """ShuffleNet's unit: what is split is not rounded to signs, only what is convolved."""
+    image = keras.Input((6, 6, 8))
+    left, right = keras.ops.split(image, 2, axis=-1)
+    model = keras.Model(image, keras.layers.Concatenate()([left, keras.layers.Conv2D(4, 3, padding="same")(right)]))
+    model.save(tmp_path / "model.keras")
+    x = np.random.default_rng(5).normal(size=(2, 6, 6, 8)).astype(np.float32)
+    for bits in (32, 8, 1):
+        edge.convert(tmp_path / "model.keras", bits=bits, formats="edge", force=True)
+        np.testing.assert_array_equal(edge.load(tmp_path / "model.edge").run(x)[..., :4], x[..., :4])
