@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from edge.converters.convert import convert
     from edge.converters.report import Report
     from edge.engine import Engine, Step, load
-    from edge.footprint import Footprint
     from edge.errors import EdgeError
+    from edge.footprint import Footprint
     from edge.tensors import TensorInfo
 
 __all__ = ["EdgeError", "Engine", "Footprint", "Report", "Step", "TensorInfo", "__version__", "convert", "load"]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edge.kernels.isa import Machine
-from edge.kernels.reference_moves import bilinear_places, nearest_places
+from edge.kernels.places import bilinear_places, nearest_places
 from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place
 
 Array = np.ndarray

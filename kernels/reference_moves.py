@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edge.kernels.places import bilinear_places, nearest_places
 from edge.ops import OpCall
 
 Array = np.ndarray
@@ -36,31 +37,11 @@ def cut(image: Array, call: OpCall) -> Array:
     return image[top::down, left::right, first : first + count][:rows, :columns]
 
 
-def nearest_places(size: int, wanted: int) -> Array:
-    """The pixel in which the centre of each of `wanted` lies along an axis of `size`, in float32 as TensorFlow computes it."""
-    centres = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * np.float32(size / np.float32(wanted))
-    places: Array = np.minimum(np.floor(centres).astype(np.int64), size - 1)
-    return places
-
-
 def nearest(image: Array, shape: tuple[int, int, int]) -> Array:
     """The image with as many rows and columns as `shape`."""
     rows, columns = (nearest_places(image.shape[axis], shape[axis]) for axis in (0, 1))
     repeated: Array = image[rows][:, columns]
     return repeated
-
-
-def bilinear_places(size: int, wanted: int) -> tuple[Array, Array, Array]:
-    """The two neighbours of each of `wanted` pixels along an axis of `size`, and the share of the second, float32.
-
-    The centre of pixel i lies at (i + 0.5) * size / wanted - 0.5 (half-pixel centres, as Keras has them).
-    """
-    scale = np.float32(size) / np.float32(wanted)
-    centres = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
-    below = np.floor(centres)
-    first = np.clip(below, 0, size - 1).astype(np.int64)
-    second = np.clip(below + 1, 0, size - 1).astype(np.int64)
-    return first, second, centres - below
 
 
 def bilinear(image: Array, shape: tuple[int, int, int]) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -255,3 +256,11 @@ def test_the_bundle_classifies_its_picture_in_a_raspberry_pi_user_space(core: st
     said = raspberry_pi.run(core, tmp_path / "digits", "sh", "./run.sh")
     assert said.startswith("picture.png: 2 (") and "as expected" in said
     assert not (tmp_path / "digits" / "cache").exists()
+
+
+def test_what_runs_on_a_device_imports_nothing_that_is_left_out() -> None:
+    modules = runtime_modules()
+    for name, source in modules.items():
+        for node in ast.parse(source.read_text("utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("edge."):
+                assert node.module in modules, f"{name} imports {node.module}, which bundles leave out"
