@@ -46,7 +46,7 @@ COMMANDS: Mapping[str, Entry] = {
     "profile": Entry("edge.cli_profile:profile", "Show what a model costs on a device: bytes and time."),
     "targets": Entry("edge.cli_targets:targets", "List, show and measure the devices that edge profile knows."),
     "bench": Entry("edge.cli_bench:bench", "Measure the latency of models on this machine, side by side."),
-    "build": Entry("edge.cli_build:build", "Compile the kernels that models need on a device into a library for it."),
+    "build": Entry("edge.cli_build:build", "Compile the kernels that models need into a library for a device."),
     "bundle": Entry("edge.cli_bundle:bundle", "Pack a model and what runs it into an archive for a device."),
     "deploy": Entry("edge.cli_deploy:deploy", "Put a model onto a device over ssh, and measure it there."),
     "warm": Entry("edge.cli_cache:warm", "Compile the kernels that models need, ahead of their first run."),

@@ -66,7 +66,9 @@ def test_every_command_has_help_with_examples(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"completion"}))
 def test_every_command_speaks_json(name: str) -> None:
-    assert any(parameter.name == "as_json" for parameter in COMMANDS[name].load().params)
+    command = COMMANDS[name].load()
+    for each in command.commands.values() if isinstance(command, click.Group) else (command,):
+        assert any(parameter.name == "as_json" for parameter in each.params), each.name
 
 
 def test_help_imports_no_command() -> None:

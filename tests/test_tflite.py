@@ -225,7 +225,11 @@ def test_one_tensor_may_be_two_outputs_and_an_input_an_output() -> None:
 
 
 # What tflite-runtime 2.14 knows; it refuses a newer version of an operator.
-_OLDEST = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "DEQUANTIZE": 2, "QUANTIZE": 2}
+# The versions that tflite-runtime 2.14 and older have; those of the resizing operations are of 2020, with half-pixel centres.
+_OLDEST = {
+    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "DEQUANTIZE": 2, "QUANTIZE": 2, "RESIZE_NEAREST_NEIGHBOR": 3,
+    "RESIZE_BILINEAR": 3,
+}  # fmt: skip
 
 
 def test_operators_are_old_enough_for_old_runtimes() -> None:
