@@ -25,6 +25,11 @@ from edge.kernels.isa import ISAS, Machine
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "shared" / "rpi"
 CORES = {"cortex-a53": "neon", "cortex-a72": "neon", "cortex-a76": "neondot"}  # Raspberry Pi 3, 4 and 5, and the instruction set of each
+BOARDS = {
+    "cortex-a53": "Raspberry Pi 3 Model B Plus Rev 1.3",
+    "cortex-a72": "Raspberry Pi 4 Model B Rev 1.4",
+    "cortex-a76": "Raspberry Pi 5 Model B Rev 1.0",
+}
 CHOSEN = (os.environ.get("EDGE_PI_CPU") or " ".join(CORES)).split()
 
 _TELL = "import json; from edge.kernels.isa import detect; m = detect(); print(json.dumps([m.isa.name, m.cpu, m.llvm_features, m.triple]))"

@@ -2,93 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from bit_networks import (
+    FLATTEN,
+    RELU,
+    by_reference,
+    examples,
+    filters,
+    lowered,
+    named,
+    network,
+    relative_error,
+    rng,
+    signatures,
+    simple,
+    weighted,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras_models import Layer, conv, dense, kernel, model_of, norm
+from keras_models import Layer, conv, dense, model_of, norm
 
 from edge.converters import calibration
-from edge.converters.bits import Request, choose_bits, is_binarized, measured, real_weights, requested
+from edge.converters.bits import Request, choose_bits, is_binarized, real_weights, requested
 from edge.converters.calibration import Statistics, measure
 from edge.converters.int8 import to_int8
 from edge.converters.keras_model import Call
 from edge.converters.layers import read_graph
 from edge.converters.passes import run_passes
-from edge.converters.passes_epilogue import ENGINE_PASSES
-from edge.engine import Engine
 from edge.errors import InputError
-from edge.graph import Array, Graph, Node, constant_type
-from edge.kernels.arithmetic import dequantize
+from edge.graph import Node
 from edge.kernels.reference import run_graph
-from edge.lower import to_program
 from edge.tensors import Encoding
-
-RELU = ("ReLU", {}, {})
-FLATTEN = ("Flatten", {}, {})
-POOL = ("MaxPooling2D", {}, {})
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-def by_reference(graph: Graph, pictures: Iterable[Array]) -> Iterator[dict[str, Array]]:
-    """`calibration.activations` by the reference interpreter."""
-    for picture in pictures:
-        values = run_graph(graph, {graph.inputs[0]: picture})
-        yield {name: value for name, value in values.items() if graph.types[name].encoding is Encoding.FLOAT32}
 
 
 @pytest.fixture(autouse=True)
 def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "activations", by_reference)
-
-
-def simple(*layers: Layer, shape: tuple[int, ...] = (8, 8, 3), dtype: str = "float32") -> Graph:
-    return run_passes(read_graph(model_of(*layers, shape=shape), input_dtype=dtype))
-
-
-def network(*, softmax: bool = True) -> list[Layer]:
-    """Six layers with filters, the first small."""
-    depthwise = {"depthwise_kernel": kernel(rng(9), 3, 3, 8, 1), "bias": kernel(rng(8), 8)}
-    last = {"activation": "softmax"} if softmax else {}
-    return [
-        conv(rng(1), (3, 3), 3, 8, name="first", bias=True), norm(rng(2), 8), RELU,
-        conv(rng(3), (3, 3), 8, 8, name="second", padding="same"), RELU, POOL,
-        ("DepthwiseConv2D", {"kernel_size": 3, "name": "third"}, depthwise), ("LeakyReLU", {}, {}),
-        conv(rng(4), (1, 1), 8, 60, name="fourth"), RELU, FLATTEN,
-        dense(rng(5), 60, 30, name="fifth", bias=True), ("ELU", {}, {}), dense(rng(6), 30, 4, name="last", bias=True, **last),
-    ]  # fmt: skip
-
-
-def examples(count: int = 6, shape: tuple[int, ...] = (8, 8, 3), *, dtype: str = "float32") -> list[Array]:
-    if dtype == "uint8":
-        return list(rng(7).integers(0, 256, (count, *shape)).astype(np.uint8))
-    return list(rng(7).normal(size=(count, *shape)).astype(np.float32))
-
-
-def filters(graph: Graph) -> dict[str, Encoding]:
-    """The encoding of each filter, by the layer that has it."""
-    return {_named(node): Encoding(graph.call(node).constants["filter"].encoding) for node in weighted(graph)}
-
-
-def _named(node: Node) -> str:
-    return next(name for name in node.layers if not name.startswith("layer"))
-
-
-def weighted(graph: Graph) -> list[Node]:
-    return [node for node in graph.nodes if "filter" in node.constants]
-
-
-def relative_error(before: Graph, after: Graph, pictures: list[Array]) -> float:
-    pairs = [[run_graph(g, {g.inputs[0]: x})[g.outputs[0]] for g in (before, after)] for x in pictures]
-    largest = max(np.abs(a).max() for a, _ in pairs)
-    return float(max(np.abs(a - b).max() for a, b in pairs) / largest)
 
 
 # -- 32 and 8 bits -------------------------------------------------------------------------------------------------------------
@@ -222,10 +174,10 @@ def test_branches_have_several_first_and_last_layers() -> None:
 def test_alpha_is_the_mean_size_of_a_filter() -> None:
     graph = simple(*network())
     after = choose_bits(graph, Request(1))
-    before = {_named(node): node for node in weighted(graph)}
+    before = {named(node): node for node in weighted(graph)}
     for node in weighted(after):
         if node.constants["filter"].dtype == np.bool_:
-            weights = before[_named(node)].constants["filter"]
+            weights = before[named(node)].constants["filter"]
             axes = tuple(range(weights.ndim - 1)) if node.op == "depthwise_conv2d" else tuple(range(1, weights.ndim))
             np.testing.assert_allclose(node.constants["scale"], np.abs(weights).mean(axis=axes), rtol=1e-6)
             np.testing.assert_array_equal(node.constants["filter"], weights < 0)
@@ -236,11 +188,11 @@ def test_1_bit_activations_are_signs_around_the_mean() -> None:
     pictures = examples()
     statistics = measure(graph, pictures, deviations=True)
     after = choose_bits(graph, Request(1, 1, statistics))
-    packed = {_named(node): node for node in weighted(after) if after.types[node.inputs[0]].encoding is Encoding.BITS}
+    packed = {named(node): node for node in weighted(after) if after.types[node.inputs[0]].encoding is Encoding.BITS}
     assert {"second", "fourth"} <= set(packed)
     assert "a depthwise convolution sums too few signs" in after.notes["third"]
     sign = next(node for node in after.nodes if node.op == "binarize" and node.output == packed["second"].inputs[0])
-    source = next(node.inputs[0] for node in weighted(graph) if _named(node) == "second")
+    source = next(node.inputs[0] for node in weighted(graph) if named(node) == "second")
     np.testing.assert_allclose(sign.constants["add"], -statistics[source].mean, rtol=1e-6)
     assert choose_bits(after, Request(32)).text() == after.text()
 
@@ -263,78 +215,6 @@ def test_the_constant_part_of_an_input_joins_the_bias() -> None:
     expected = (np.abs(weights).mean(axis=(1, 2, 3), keepdims=True) * np.sign(weights)).sum(axis=(1, 2, 3)) * 0.75
     got = run_graph(after, {"image": np.ones((8, 8, 3), np.float32)})[node.output]
     np.testing.assert_allclose(got, np.broadcast_to(expected, got.shape), rtol=1e-5, atol=1e-5)
-
-
-# -- 1 bit with int8 activations -----------------------------------------------------------------------------------------------
-
-
-def lowered(graph: Graph, pictures: list[Array], bits: int, activation_bits: int = 8) -> Graph:
-    """`graph` with the statistics that its request wants, as the engine runs it."""
-    request = Request(bits, activation_bits)
-    statistics = measure(measured(graph, request), pictures)
-    return run_passes(choose_bits(graph, replace(request, statistics=statistics)), ENGINE_PASSES)
-
-
-def signatures(graph: Graph) -> dict[str, tuple[Encoding, Encoding, Encoding]]:
-    """Encodings of the input, the filter and the output of each layer with a filter."""
-    types = graph.types
-    return {_named(n): (types[n.inputs[0]].encoding, constant_type(n.constants["filter"]).encoding, types[n.output].encoding)
-            for n in weighted(graph)}  # fmt: skip
-
-
-def test_1_bit_weights_read_and_give_int8() -> None:
-    graph = simple(*network(softmax=False))
-    after = lowered(graph, examples(), 1)
-    int8, bits, float32 = Encoding.INT8, Encoding.BITS, Encoding.FLOAT32
-    assert signatures(after) == {
-        "first": (int8, int8, int8), "second": (int8, bits, int8), "third": (int8, int8, int8),
-        "fourth": (int8, bits, int8), "fifth": (int8, bits, float32), "last": (int8, int8, float32),
-    }  # fmt: skip
-    assert "as its input has 8; --activation-bits 32 packs it" in after.notes["third"] and "second" not in after.notes
-    assert "first layer stays at 8 bits" in after.notes["first"]
-
-
-def test_a_large_first_layer_of_1_bit_reads_the_bytes_of_a_picture() -> None:
-    layers = (conv(rng(1), (3, 3), 3, 64, name="first"), RELU, conv(rng(2), (1, 1), 64, 8, name="second"), RELU, FLATTEN)
-    graph = simple(*layers, dense(rng(3), 288, 2, name="last"), dtype="uint8")
-    pictures = examples(dtype="uint8")
-    after = lowered(graph, pictures, 1)
-    assert signatures(after)["first"] == (Encoding.UINT8, Encoding.BITS, Encoding.INT8)
-    assert relative_error(lowered(graph, pictures, 1, 32), after, pictures) < 0.1
-
-
-def test_alpha_is_part_of_the_multiplier_and_ranges_are_those_of_the_1_bit_network() -> None:
-    graph, pictures = simple(*network()), examples()
-    request = Request(1, 8)
-    weights = measured(graph, request)
-    statistics = measure(weights, pictures)
-    after = choose_bits(graph, replace(request, statistics=statistics))
-    node, before = (next(n for n in weighted(g) if _named(n) == "second") for g in (after, weights))
-    source, output = after.types[node.inputs[0]], after.types[node.output]
-    np.testing.assert_allclose(node.constants["scale"], before.constants["scale"] * np.float32(source.scale), rtol=1e-6)
-    np.testing.assert_array_equal(node.constants["filter"], before.constants["filter"])
-    found = statistics[before.output]
-    assert output.scale == pytest.approx((max(found.high, 0) - min(found.low, 0)) / 255, rel=1e-6)
-    assert found != measure(graph, pictures)[before.output]
-
-
-def test_int8_activations_move_a_1_bit_network_little() -> None:
-    graph, pictures = simple(*network(softmax=False)), examples()
-    assert relative_error(measured(graph, Request(1, 8)), lowered(graph, pictures, 1), pictures) < 0.1
-
-
-@pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_the_engine_gives_what_the_reference_gives_at_1_and_8_bits(dtype: str) -> None:
-    rescale = [("Rescaling", {"scale": 1 / 64}, {})] if dtype == "uint8" else []
-    pictures = examples(dtype=dtype)
-    graph = lowered(simple(*rescale, *network(softmax=False), dtype=dtype), pictures, 1)
-    engine = Engine(to_program(graph))
-    for x in pictures:
-        values = run_graph(graph, {graph.inputs[0]: x})
-        for node, step in zip(graph.nodes, engine.trace(x), strict=True):
-            kind = graph.types[node.output]
-            tolerance = 0 if kind.encoding is Encoding.INT8 else 1e-5
-            np.testing.assert_allclose(step.output, dequantize(values[node.output], kind), rtol=tolerance, atol=tolerance)
 
 
 # -- networks trained with signs -----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import raspberry_pi
 from click.testing import CliRunner, Result
-from raspberry_pi import CHOSEN, CORES, needs_the_user_space
+from raspberry_pi import BOARDS, CHOSEN, CORES, needs_the_user_space
 from ssh_device import SshDevice, local_device, require_sshd, ssh_device
 
 import edge
@@ -29,8 +29,7 @@ from edge import bundle_contents
 from edge import deploy as deployment
 from edge.bundle_scripts import INSTALL
 from edge.cli import cli
-from edge.deploy import Address, Plan, Service, default_root, deploy, device_of, uninstall
-from edge.deploy_check import GLIBC_OF_NUMBA, MARK, Facts, Needs, read_facts, require
+from edge.deploy import Address, Plan, Service, default_root, deploy, uninstall
 from edge.deploy_ssh import Connection
 from edge.errors import EdgeError, InputError, MissingPackage
 from edge.kernels.cache import folder as cache_folder
@@ -161,75 +160,6 @@ def library_of(program: object, path: Path) -> bytes:
     return build_library("host", [program], path).read_bytes()  # type: ignore[list-item]
 
 
-# -- what is wrong with a device -----------------------------------------------------------------------------------------------
-
-GOOD = Facts("Linux", "aarch64", "Raspberry Pi 4 Model B Rev 1.4", "3.11.2", 64, "2.36", True, 1 << 40, "/home/pi", True)
-NEEDS = Needs("aarch64", wheels=False, numba=False, system=False)
-WRONG: dict[str, tuple[dict[str, object], dict[str, object], str]] = {
-    "not Linux": ({"system": "Darwin"}, {}, "expected Linux, got Darwin"),
-    "silent": ({"system": ""}, {}, "a shell that does not answer"),
-    "32 bits": ({"machine": "armv7l", "python_bits": 32}, {}, "expected a 64-bit system, got one of 32 bits (armv7l); flash"),
-    "32 bits on a 64-bit kernel": ({"python_bits": 32}, {}, "although its kernel has 64 (aarch64)"),
-    "32 bits of Intel": ({"machine": "i686"}, {}, "32 bits"),
-    "another processor": ({"machine": "x86_64"}, {}, "the target's processor is aarch64, and this one is x86_64"),
-    "no Python": ({"python": ""}, {}, "python3 is missing there; run on the device: sudo apt install"),
-    "an old Python": ({"python": "3.9.2"}, {}, "expected Python 3.11 or newer, got 3.9.2"),
-    "a strange Python": ({"python": "?"}, {}, "expected Python 3.11 or newer, got ?"),
-    "no venv": ({"ensurepip": False}, {}, "sudo apt install python3-venv, or deploy with --offline"),
-    "an old glibc for Numba": ({"glibc": "2.31"}, {"numba": True}, "expected glibc 2.34 or newer, got 2.31"),
-    "an old glibc": ({"glibc": "2.24"}, {}, "expected glibc 2.28 or newer, got 2.24"),
-    "another C library": ({"glibc": ""}, {}, "another C library"),
-    "little room": ({"free_bytes": 10 << 20}, {}, "expected 250.0 MiB of free space, got 10.0 MiB in /home/pi"),
-    "little room for Numba": ({"free_bytes": 300 << 20}, {"numba": True}, "expected 600.0 MiB"),
-    "a closed folder": ({"writable": False}, {}, "/home/pi may not be written by this user; name another folder with --to"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_each_thing_that_is_wrong_is_one_sentence(name: str) -> None:
-    facts, needs, expected = WRONG[name]
-    with pytest.raises(EdgeError) as raised:
-        require(replace(GOOD, **facts), replace(NEEDS, **needs), "pi@pi")  # type: ignore[arg-type]
-    assert str(raised.value).startswith("cannot deploy to pi@pi: ") and expected in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_good_device_is_good_enough() -> None:
-    require(GOOD, NEEDS, "pi@pi")
-    require(replace(GOOD, ensurepip=False), replace(NEEDS, wheels=True), "pi@pi")
-    require(replace(GOOD, glibc="", free_bytes=100 << 20), replace(NEEDS, system=True), "pi@pi")
-    require(replace(GOOD, machine="riscv64"), replace(NEEDS, processor=None), "pi@pi")
-    assert GLIBC_OF_NUMBA == (2, 34)
-
-
-@pytest.mark.parametrize("output", ["", "noise", f"{MARK}", f"{MARK}=\n{MARK}python_bits=x\n", f"{MARK}free_bytes=-1\n{MARK}unknown=1"])
-def test_answers_of_strange_devices_are_no_facts(output: str) -> None:
-    assert read_facts(output) == Facts()
-
-
-def test_boards_are_known_by_what_they_call_themselves() -> None:
-    boards = {**BOARDS, "zero": "Raspberry Pi Zero 2 W Rev 1.0", "old": "Raspberry Pi Model B Rev 2", "none": "", "other": "Toaster 3"}
-    found = {name: device_of(board) for name, board in boards.items()}
-    named = {name: device.name for name, device in found.items() if device is not None}
-    assert named == {
-        "cortex-a53": "raspberry-pi-3b-plus",
-        "cortex-a72": "raspberry-pi-4",
-        "cortex-a76": "raspberry-pi-5",
-        "zero": "raspberry-pi-zero-2-w",
-    }
-
-
-@pytest.mark.parametrize(("machine", "expected"), [("armv7l", "32 bits"), ("riscv64", "the target's processor is aarch64")])
-def test_a_device_with_another_processor_is_refused(model: str, home: Path, tmp_path: Path, machine: str, expected: str) -> None:
-    (tmp_path / "fake").mkdir()
-    (tmp_path / "fake" / "uname").write_text(f'#!/bin/sh\n[ "$1" = -m ] && echo {machine} || echo Linux\n')
-    (tmp_path / "fake" / "uname").chmod(0o755)
-    with ssh_device(home, local_device(home, path=[tmp_path / "fake"])) as device:
-        said = invoke(model, *device.arguments, "--target", "raspberry-pi-4")
-    assert said.exit_code == 1 and expected in said.stderr and len(said.stderr.strip().splitlines()) == 1
-    assert all_of(home) == []
-
-
 # -- connections ---------------------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +208,17 @@ def test_unknown_and_unfit_targets_are_told_before_any_connection(model: str) ->
 @pytest.mark.parametrize(("name", "root"), [("a b.edge", "~/edge/a-b"), ("../x;rm.edge", "~/edge/x-rm"), ("….edge", "~/edge/model")])
 def test_folders_are_named_after_models(name: str, root: str) -> None:
     assert default_root(Path(name)) == root
+
+
+@pytest.mark.parametrize(("machine", "expected"), [("armv7l", "32 bits"), ("riscv64", "the target's processor is aarch64")])
+def test_a_device_with_another_processor_is_refused(model: str, home: Path, tmp_path: Path, machine: str, expected: str) -> None:
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "uname").write_text(f'#!/bin/sh\n[ "$1" = -m ] && echo {machine} || echo Linux\n')
+    (tmp_path / "fake" / "uname").chmod(0o755)
+    with ssh_device(home, local_device(home, path=[tmp_path / "fake"])) as device:
+        said = invoke(model, *device.arguments, "--target", "raspberry-pi-4")
+    assert said.exit_code == 1 and expected in said.stderr and len(said.stderr.strip().splitlines()) == 1
+    assert all_of(home) == []
 
 
 # -- failures ------------------------------------------------------------------------------------------------------------------
@@ -427,13 +368,6 @@ def emulated(home: Path, core: str, board: str) -> list[str]:
     inside = [*environment, "/bin/sh", "-c", '/bin/sh -c "$1"; exit $?', "sh"]
     bound = [word for bind in binds for word in ("-b", bind)]
     return ["proot", "-q", f"qemu-aarch64 -cpu {core}", "-r", str(root), *bound, "-w", "/home/pi", *inside]
-
-
-BOARDS = {
-    "cortex-a53": "Raspberry Pi 3 Model B Plus Rev 1.3",
-    "cortex-a72": "Raspberry Pi 4 Model B Rev 1.4",
-    "cortex-a76": "Raspberry Pi 5 Model B Rev 1.0",
-}
 
 
 @needs_the_user_space

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,16 @@ from edge.build import build_library, codes_of, machine_of
 from edge.build_standard import standard_programs
 from edge.cli import cli
 from edge.engine import Engine
-from edge.errors import EdgeError, InputError, MissingPackage
+from edge.errors import InputError
 from edge.format import write
-from edge.kernels import features, library, linker
+from edge.kernels import library
 from edge.kernels.elf import exported_symbols, undefined_symbols
-from edge.kernels.features import host_architecture, host_features, missing_features
-from edge.kernels.isa import ISAS, available, detect
+from edge.kernels.features import host_architecture, host_features
+from edge.kernels.isa import available, detect
 from edge.kernels.library import ENVIRONMENT_VARIABLE, MARK, Library, read_manifest, symbol
 from edge.kernels.library_build import LEFT_TO_THE_SYSTEM, write_library
 from edge.kernels.linker import find_linkers
 from edge.kernels.loop import HELPER, LEAD, LOOP
-from edge.kernels.registry import Code
 from edge.program import Program
 from edge.tensors import Encoding
 
@@ -342,62 +340,6 @@ def test_the_standard_kernels_run_the_example_on_every_board() -> None:
         held = {code.name for code in codes_of(standard_programs(), machine_of(name))}
         assert {code.name for code in codes_of([example], machine_of(name))} <= held
         assert len(held) < 250
-
-
-# -- features ------------------------------------------------------------------------------------------------------------------
-
-
-def test_what_linux_says_of_the_processor_agrees_with_llvm() -> None:
-    llvm = pytest.importorskip("llvmlite.binding")
-    found = frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
-    assert not missing_features(found)
-    assert not missing_features(detect().features)
-
-
-@pytest.mark.parametrize(
-    ("bits", "expected"),
-    [(0b1000_0011, {"fp-armv8", "neon", "crc"}), (1 << 20 | 0b11, {"fp-armv8", "neon", "dotprod"})],
-)
-def test_features_of_arm_processors(bits: int, expected: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    class System:
-        @staticmethod
-        def getauxval(_: object) -> int:
-            return bits
-
-    monkeypatch.setattr(features.ctypes, "CDLL", lambda _: System)
-    assert features._aarch64_features() == expected
-
-
-def test_without_llvmlite_the_machine_is_still_known() -> None:
-    code = (
-        "import sys; sys.modules['llvmlite'] = None\nfrom edge.kernels.isa import available, detect\n"
-        "print(detect().isa.name, detect().triple.split('-')[0], *(isa.name for isa in available()))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [detect().isa.name, host_architecture(), *(isa.name for isa in available())]
-
-
-# -- errors of building --------------------------------------------------------------------------------------------------------
-
-
-def test_without_a_linker_the_error_names_three(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(linker.shutil, "which", lambda name: None)
-    monkeypatch.setattr(linker.importlib.util, "find_spec", lambda name: None)
-    for architecture in ("aarch64", "x86_64"):
-        with pytest.raises(MissingPackage, match=f"{architecture}-linux-gnu-gcc, ld.lld or the Python package ziglang"):
-            linker.find_linker(architecture)
-
-
-def test_a_linker_that_fails_is_reported(tmp_path: Path) -> None:
-    broken = linker.Linker("broken", (sys.executable, "-c", "import sys; sys.exit('no such thing')"), False)
-    with pytest.raises(EdgeError, match=r"broken cannot link a library for x86_64: .* no such thing"):
-        linker.link([tmp_path / "a.o"], tmp_path / "a.so", "x86_64", broken)
-
-
-def test_other_machines_have_no_libraries(tmp_path: Path) -> None:
-    machine = replace(detect(), isa=ISAS["portable"], triple="thumbv7em-none-eabi")
-    with pytest.raises(InputError, match="no kernel library can be built for a board"):
-        write_library([Code("x", lambda machine: print)], machine, "a board", tmp_path / "x.so")
 
 
 # -- the command ---------------------------------------------------------------------------------------------------------------
