@@ -33,7 +33,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 MODULES = sorted(
-    [f"edge.{path.stem}" for path in (ROOT / "edge").glob("*.py") if path.stem not in ("__init__", "training")]
+    [f"edge.{path.stem}" for path in (ROOT / "edge").glob("*.py") if path.stem != "__init__" and not path.stem.startswith("training")]
     + [f"edge.converters.{path.stem}" for path in (ROOT / "converters").glob("*.py") if path.stem != "__init__"]
     + [f"edge.targets.{path.stem}" for path in (ROOT / "targets").glob("*.py") if path.stem != "__init__"]
 )
