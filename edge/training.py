@@ -1,6 +1,6 @@
 """Keras layers that train what edge packs: quantizers with their gradients, and the layers that apply them.
 
-    from edge.training import QuantConv2D, QuantDense
+    from edge.training import QuantConv2D, QuantDense, binarize
 
     model.add(QuantConv2D(64, 3, input_quantizer="ste_sign", kernel_quantizer="xnor_weights",
                           kernel_constraint="weight_clip", padding="same", use_bias=False))
@@ -25,6 +25,10 @@ from edge.training_base import Tensor as Tensor
 from edge.training_base import get_quantizer as get_quantizer
 from edge.training_base import register_quantizer as register_quantizer
 from edge.training_base import serialize_quantizer as serialize_quantizer
+from edge.training_binarize import ALGORITHMS as ALGORITHMS
+from edge.training_binarize import Algorithm as Algorithm
+from edge.training_binarize import binarize as binarize
+from edge.training_binarize import find_algorithm as find_algorithm
 from edge.training_layers import QuantConv1D as QuantConv1D
 from edge.training_layers import QuantConv2D as QuantConv2D
 from edge.training_layers import QuantConv2DTranspose as QuantConv2DTranspose
