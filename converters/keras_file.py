@@ -224,8 +224,9 @@ def _input_values(model: Model, input_shape: tuple[int, ...] | None) -> Iterator
         if layer is None or layer.class_name != INPUT_LAYER:
             raise ModelError(f"input {reference.layer!r} is no input layer: the model configuration is damaged, save it again")
         shape = _declared_shape(layer, model)
-        # Which of several inputs a given shape is meant for cannot be told; such models are refused where layers are read.
-        yield Value(layer.name, shape if len(model.inputs) > 1 else _resolved(shape, input_shape), _dtype(layer))
+        # Of several inputs a given shape is meant for those that leave sizes open.
+        closed = len(model.inputs) > 1 and shape is not None and None not in shape
+        yield Value(layer.name, shape if closed else _resolved(shape, input_shape, layer.name), _dtype(layer))
 
 
 def _dtype(layer: Layer) -> str:
@@ -249,12 +250,12 @@ def _is_size(size: Any) -> bool:
     return isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= MAX_DIMENSION
 
 
-def _resolved(shape: tuple[int | None, ...] | None, given: tuple[int, ...] | None) -> tuple[int, ...]:
+def _resolved(shape: tuple[int | None, ...] | None, given: tuple[int, ...] | None, name: str) -> tuple[int, ...]:
     """`shape` with its open sizes taken from `given`."""
     if given is None:
         if shape is None or None in shape:
             raise ModelError(
-                f"the input shape is {_shown(shape)}, with sizes left open: fix them with --input-shape "
+                f"the shape of input {name!r} is {_shown(shape)}, with sizes left open: fix them with --input-shape "
                 f"{'H,W,C' if shape is None or len(shape) == 3 else 'N,...'}, for example {_example(shape)}"
             )
         return tuple(size for size in shape if size is not None)
@@ -264,7 +265,7 @@ def _resolved(shape: tuple[int | None, ...] | None, given: tuple[int, ...] | Non
         len(shape) == len(given) and all(size in (None, wanted) for size, wanted in zip(shape, given, strict=True))
     )
     if not fits:
-        raise ModelError(f"--input-shape is {_shown(given)} but the model's input is {_shown(shape)}: give sizes that fit it")
+        raise ModelError(f"--input-shape is {_shown(given)} but the model's input {name!r} is {_shown(shape)}: give sizes that fit it")
     return given
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from edge.converters import (
     layers_activation,
@@ -18,7 +18,7 @@ from edge.converters import (
     operations_shape,
 )
 from edge.converters.builder import READERS, Builder, Layer, attributes, describe
-from edge.converters.keras_model import Call, KerasModel
+from edge.converters.keras_model import Call, KerasModel, Value
 from edge.converters.operations import OPERATIONS, is_operation, operate, operation_name
 from edge.converters.refusals import reason_against, reason_against_layout
 from edge.errors import InputError, ModelError
@@ -53,8 +53,8 @@ def _computing() -> list[str]:
 
 
 def rescales_itself(model: KerasModel) -> bool:
-    """Whether the first thing the model does with its input, but for layers that only train, is to scale it by a constant."""
-    seen = {value.name for value in model.inputs}
+    """Whether the first thing the model does with its pictures, but for layers that only train, is to scale them by a constant."""
+    seen = {value.name for value in model.inputs if len(model.inputs) == 1 or is_picture(value.shape)}
     first: list[bool] = []
     for call in model.calls:
         if seen.intersection(call.inputs):
@@ -69,22 +69,22 @@ def rescales_itself(model: KerasModel) -> bool:
 def read_graph(model: KerasModel, *, input_dtype: str = "float32") -> Graph:
     """The graph of a Keras model, verified.
 
-    `input_dtype` is what the program will be given: "float32", or "uint8" for bytes 0..255 that stand for themselves. Raises
-    `ModelError` for a model, and `InputError` for an option, that does not fit.
+    `input_dtype` is what the program will be given: "float32", or "uint8" for bytes 0..255 that stand for themselves; of several inputs,
+    as those that are pictures. Raises `ModelError` for a model, and `InputError` for an option, that does not fit.
     """
     if input_dtype not in INPUT_DTYPES:
         raise InputError(f"input_dtype should be one of {', '.join(INPUT_DTYPES)}, got {input_dtype!r}")
     _check_names(model)
     build = Builder(frozenset(name for call in model.calls for name in call.outputs), _keras_major(model))
-    source = _input(model)
-    values = {source: _add_input(build, source, _shape(model), input_dtype)}
+    sources = tuple(value.name for value in model.inputs)
+    values = {value.name: _add_input(build, value.name, _shape(value, model), _dtype(value, model, input_dtype)) for value in model.inputs}
     for call in model.calls:
         values.update(zip(call.outputs, _read_call(call, build, values), strict=True))
     outputs = tuple(_output(build, values[name], name) for name in model.outputs)
-    if source in outputs or not build.nodes:
+    if set(sources).intersection(outputs) or not build.nodes:
         raise ModelError(f"the model {model.source} gives its input back; it has no layer to convert")
     nodes = tuple(build.nodes)
-    return Graph(model.name, (source,), outputs, nodes, build.types, output_names=model.output_names).verify()
+    return Graph(model.name, sources, outputs, nodes, build.types, output_names=model.output_names).verify()
 
 
 def _keras_major(model: KerasModel) -> int:
@@ -100,16 +100,13 @@ def _check_names(model: KerasModel) -> None:
         raise ModelError(f"the name {odd!r} in {model.source} holds control characters; rename the layer and save the model again")
 
 
-def _input(model: KerasModel) -> str:
-    if len(model.inputs) != 1:
-        names = ", ".join(value.name for value in model.inputs) or "none"
-        raise ModelError(f"the model {model.source} has {len(model.inputs)} inputs ({names}); only models with one are supported for now")
-    return model.inputs[0].name
+def is_picture(shape: Sequence[int | None] | None) -> bool:
+    """Whether an input of this shape takes pictures: height, width, and 1 or 3 channels."""
+    return shape is not None and len(shape) == 3 and shape[2] in (1, 3)
 
 
-def _shape(model: KerasModel) -> tuple[int, ...]:
-    """The input's shape without the batch; the reader has resolved the sizes that the file leaves open."""
-    value = model.inputs[0]
+def _shape(value: Value, model: KerasModel) -> tuple[int, ...]:
+    """An input's shape without the batch; the reader has resolved the sizes that the file leaves open."""
     shape = tuple(size for size in value.shape or () if size is not None)
     if len(shape) != len(value.shape or ()) or not 1 <= len(shape) <= 3:
         raise ModelError(
@@ -117,6 +114,10 @@ def _shape(model: KerasModel) -> tuple[int, ...]:
             "such as height, width, channels"
         )
     return shape
+
+
+def _dtype(value: Value, model: KerasModel, wanted: str) -> str:
+    return wanted if len(model.inputs) == 1 or is_picture(value.shape) else "float32"
 
 
 def _add_input(build: Builder, name: str, shape: tuple[int, ...], dtype: str) -> str:

@@ -11,13 +11,14 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edge.batches import by_input, together
 from edge.calls import calls_of
 from edge.errors import EdgeError, FormatError, InputError
 from edge.footprint import Footprint as Footprint
@@ -71,11 +72,10 @@ class Engine:
         progress: Progress | None = None,
         guard: bool = False,
     ) -> None:
-        if len(program.inputs) != 1:
-            raise FormatError(f"the file takes {len(program.inputs)} inputs, expected 1; convert a model that takes one picture")
         if threads < 1:
             raise InputError(f"threads should be 1 or more, got {threads}; leave it out for one thread")
         self.program = program
+        self.inputs = self._infos(program.inputs, program.metadata.get("inputs", ()), "input", {Encoding.UINT8: "uint8"})
         self.library = None if machine else in_use()
         self.machine = machine or (self.library.machine if self.library else detect())
         self.threads = min(threads, most_threads())
@@ -94,11 +94,6 @@ class Engine:
         self._outputs = [pixels(self._arena, program.tensors[i]) for i in program.outputs]
 
     # -- what it is --------------------------------------------------------------------------------------------------------
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        names = self.program.metadata.get("inputs", ())
-        return self._infos(self.program.inputs, names, "input", {Encoding.UINT8: "uint8"})
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
@@ -123,17 +118,18 @@ class Engine:
 
     # -- running -----------------------------------------------------------------------------------------------------------
 
-    def run(self, x: Any) -> Any:
+    def run(self, *x: Any) -> Any:
         """The network's outputs for a batch.
 
-        `x` is one example or a batch of NHWC float32 or uint8 arrays (uint8: the values 0..255). Returns float32 of shape (N, *output) for
-        a batch, without the first axis for one example; a list of such arrays for several outputs. Raises InputError if `x` does not fit.
+        `x` is one example or a batch of NHWC float32 or uint8 arrays (uint8: the values 0..255); for several inputs one such array for
+        each, a list of them, or a dict by input name (`edge.batches`). Returns float32 of shape (N, *output) for a batch, without the first
+        axis for one example; a list of such arrays for several outputs. Raises InputError if `x` does not fit.
         """
-        batch, single = as_batch(x, self.program.tensors[self.program.inputs[0]].type)
-        results = [np.empty((len(batch), *self.program.tensors[i].type.shape), np.float32) for i in self.program.outputs]
+        batches, single = self._batches(x)
+        results = [np.empty((len(batches[0]), *self.program.tensors[i].type.shape), np.float32) for i in self.program.outputs]
         with self._lock:
-            for i, example in enumerate(batch):
-                self._inputs[0][...] = example
+            for i, example in enumerate(zip(*batches, strict=True)):
+                self._place(example)
                 self._infer()
                 for number, view, result in zip(self.program.outputs, self._outputs, results, strict=True):
                     result[i] = real_values(view, self.program.tensors[number].type)
@@ -141,33 +137,48 @@ class Engine:
             results = [result[0] for result in results]
         return results[0] if len(results) == 1 else results
 
-    def trace(self, x: Any) -> list[Step]:
-        """Run one example and return every instruction with its output and its time."""
-        batch, _ = as_batch(x, self.program.tensors[self.program.inputs[0]].type)
-        if len(batch) != 1:
-            raise InputError(f"a trace takes one example, got {len(batch)}; pass one of them")
+    __call__ = run
+
+    def trace(self, *x: Any) -> list[Step]:
+        """Run one example, given as to `run`, and return every instruction with its output and its time."""
+        batches, _ = self._batches(x)
+        if len(batches[0]) != 1:
+            raise InputError(f"a trace takes one example, got {len(batches[0])}; pass one of them")
         with self._lock:
-            self._inputs[0][...] = batch[0]
+            self._place([batch[0] for batch in batches])
             return list(self._trace())
 
     def times(self, x: Any, repeats: int = 1, *, whole: bool = False) -> np.ndarray:
         """Seconds of every instruction on one thread, (repeats, instructions), or of `whole` inferences on the engine's, (repeats, 1).
 
-        Raises InputError if `x` does not fit, or for no repeats.
+        `x` is an example, for several inputs a list or a dict. Raises InputError if it does not fit, or for no repeats.
         """
         if repeats < 1:
             raise InputError(f"repeats should be 1 or more, got {repeats}; give how often to measure")
-        batch, _ = as_batch(x, self.program.tensors[self.program.inputs[0]].type)
+        batches, _ = self._batches((x,))
         calls: list[Callable[[], None]] = [self._infer] if whole else [functools.partial(self._invoke, *each) for each in self._ranges()]
         seconds = np.zeros((repeats, len(calls)))
         with self._lock:
             for repeat in range(repeats):
-                self._inputs[0][...] = batch[0]
+                self._place([batch[0] for batch in batches])
                 for i, call in enumerate(calls):
                     started = time.perf_counter()
                     call()
                     seconds[repeat, i] = time.perf_counter() - started
         return seconds
+
+    def _batches(self, x: tuple[Any, ...]) -> tuple[list[np.ndarray], bool]:
+        """A batch for each input, all of one length, and whether they are one example."""
+        kinds = [self.program.tensors[i].type for i in self.program.inputs]
+        if len(kinds) == 1 and len(x) == 1 and not isinstance(x[0], Mapping):
+            batch, single = as_batch(x[0], kinds[0])
+            return [batch], single
+        values = zip(by_input(x, self.inputs), kinds, self.inputs, strict=True)
+        return together([as_batch(value, kind, name=info.name) for value, kind, info in values], self.inputs)
+
+    def _place(self, example: Sequence[np.ndarray]) -> None:
+        for view, values in zip(self._inputs, example, strict=True):
+            view[...] = values
 
     def run_instruction(self, number: int, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """The (first) output of one instruction alone, in real values (bits as +-1) as in a trace; the rest of the arena is overwritten.

@@ -9,12 +9,13 @@ import importlib
 import importlib.metadata
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edge.batches import by_input, size_text, together
 from edge.errors import FormatError, InputError, MissingPackage
 from edge.paths import require_file
 from edge.tensors import TensorInfo
@@ -47,61 +48,70 @@ class TfliteModel:
         self.inputs = tuple(_info(name, detail) for name, detail in self._input_details)
         self.outputs = tuple(_info(name, detail) for name, detail in self._output_details)
 
-    def run(self, x: Any) -> Any:
+    def run(self, *x: Any) -> Any:
         """The network's outputs for a batch.
 
         `x` is one example or a batch of arrays of the input's shape, real values; for a quantized input they are quantized here, except
-        that an array of the input's own dtype is taken as it is. Returns float32 of shape (N, *output) for a batch, without the first
-        axis for one example; a list of such arrays for several outputs. Raises `InputError` if `x` does not fit.
+        that an array of the input's own dtype is taken as it is. For several inputs it is one array for each, a list of them, or a dict by
+        input name (`edge.batches`). Returns float32 of shape (N, *output) for a batch, without the first axis for one example; a list of
+        such arrays for several outputs. Raises `InputError` if `x` does not fit.
         """
-        batch, single = self._batch(x)
-        results = [np.empty((len(batch), *info.shape), np.float32) for info in self.outputs]
+        batches, single = self._batches(x)
+        results = [np.empty((len(batches[0]), *info.shape), np.float32) for info in self.outputs]
         with self._lock:
-            for i, example in enumerate(batch):
-                for result, value in zip(results, self._invoke(example[np.newaxis]), strict=True):
+            for i in range(len(batches[0])):
+                for result, value in zip(results, self._invoke([batch[i : i + 1] for batch in batches]), strict=True):
                     result[i] = value
         if single:
             results = [result[0] for result in results]
         return results[0] if len(results) == 1 else results
 
-    def placed(self, example: Any) -> Callable[[], None]:
-        """Store one example in the input tensor, as `run` would; what is returned runs the network on it and nothing else."""
-        batch, _ = self._batch(example)
-        if len(batch) != 1:
-            raise InputError(f"one example fits the input tensor, got {len(batch)}; pass one of them")
-        _, detail = self._input_details[0]
-        self._interpreter.set_tensor(detail["index"], _to_tensor(batch, detail))
+    def placed(self, *example: Any) -> Callable[[], None]:
+        """Store one example in the input tensors, as `run` would; what is returned runs the network on it and nothing else."""
+        batches, _ = self._batches(example)
+        if len(batches[0]) != 1:
+            raise InputError(f"one example fits the input tensor, got {len(batches[0])}; pass one of them")
+        self._place(batches)
         invoke: Callable[[], None] = self._interpreter.invoke
         return invoke
 
-    def _batch(self, x: Any) -> tuple[Array, bool]:
-        if len(self.inputs) != 1:
-            raise InputError(f"the .tflite file takes {len(self.inputs)} inputs, expected 1; run it with its own interpreter")
-        array, shape = np.asarray(x), self.inputs[0].shape
-        single = array.ndim == len(shape)
-        batch = array[np.newaxis] if single else array
-        if batch.shape[1:] != shape or array.dtype.kind not in "fiub":
-            wanted = " x ".join(map(str, shape))
-            raise InputError(
-                f"the input does not fit: expected numbers of shape (N, {wanted}) or ({wanted}), received {array.dtype} of {array.shape}; "
-                "resize or convert it"
-            )
-        return batch, single
+    def tensors(self) -> dict[str, Array]:
+        """Real values of the tensors by name, without the batch axis, as the last run left them; those that the interpreter still has.
 
-    def _invoke(self, example: Array) -> list[Array]:
-        _, detail = self._input_details[0]
+        All of them are there in a model loaded with `keep_tensors`, but for those that the interpreter does without.
+        """
+        found = {}
+        for detail in self._interpreter.get_tensor_details():
+            if len(detail["shape"]) and detail["name"] not in found:
+                try:
+                    stored = self._interpreter.get_tensor(detail["index"])
+                except (ValueError, RuntimeError):
+                    continue
+                found[detail["name"]] = _from_tensor(stored, detail)[0]
+        return found
+
+    def _batches(self, x: tuple[Any, ...]) -> tuple[list[Array], bool]:
+        values = zip(by_input(x, self.inputs), self.inputs, strict=True)
+        return together([_batch(value, info) for value, info in values], self.inputs)
+
+    def _place(self, example: Sequence[Array]) -> None:
+        for (_, detail), values in zip(self._input_details, example, strict=True):
+            self._interpreter.set_tensor(detail["index"], _to_tensor(values, detail))
+
+    def _invoke(self, example: Sequence[Array]) -> list[Array]:
         try:
-            self._interpreter.set_tensor(detail["index"], _to_tensor(example, detail))
+            self._place(example)
             self._interpreter.invoke()
             return [_from_tensor(self._interpreter.get_tensor(d["index"]), d)[0] for _, d in self._output_details]
         except (ValueError, RuntimeError, MemoryError) as err:
             raise FormatError(f"{self.backend} could not run the .tflite file: {_first_line(err)}; convert the model again.") from err
 
 
-def load_tflite(path: str | Path, *, threads: int = 1, tensorflow: bool = True) -> TfliteModel:
+def load_tflite(path: str | Path, *, threads: int = 1, tensorflow: bool = True, keep_tensors: bool = False) -> TfliteModel:
     """Load a `.tflite` file for batches of one example after another.
 
     tensorflow: whether its interpreter will do where no smaller one is installed; importing it takes seconds.
+    keep_tensors: let `TfliteModel.tensors` give what lies between the operators; they then run one by one, without XNNPACK.
     Raises `InputError` if there is no such file, `FormatError` if it is damaged or no interpreter of this machine takes it, and
     `MissingPackage` where none is installed.
     """
@@ -113,7 +123,7 @@ def load_tflite(path: str | Path, *, threads: int = 1, tensorflow: bool = True) 
         raise FormatError(f"{path}: {err}") from err
     module, backend = _backend(tensorflow)
     try:
-        return TfliteModel(_interpreter(module, data, threads), backend, notes)
+        return TfliteModel(_interpreter(module, data, threads, keep_tensors), backend, notes)
     except (ValueError, RuntimeError, TypeError, MemoryError) as err:
         raise FormatError(
             f"{path}: {backend} does not take this .tflite file: {_first_line(err)}; convert the model again, or update the interpreter."
@@ -143,11 +153,11 @@ def _version(distributions: tuple[str, ...]) -> str:
     return ""
 
 
-def _interpreter(module: Any, data: bytes, threads: int) -> Any:
+def _interpreter(module: Any, data: bytes, threads: int, keep_tensors: bool) -> Any:
     """An interpreter with its tensors allocated for one example."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow says that its interpreter moved to ai-edge-litert
-        interpreter = module.Interpreter(model_content=data, num_threads=threads)
+        interpreter = module.Interpreter(model_content=data, num_threads=threads, experimental_preserve_all_tensors=keep_tensors)
     for detail in interpreter.get_input_details():
         shape = [int(size) for size in detail["shape"]]
         if shape and shape[0] != 1:
@@ -169,6 +179,22 @@ def _in_order(interpreter: Any, details: list[dict[str, Any]], kind: str) -> lis
 
 def _info(name: str, detail: dict[str, Any]) -> TensorInfo:
     return TensorInfo(name, tuple(int(size) for size in detail["shape"][1:]), np.dtype(detail["dtype"]).name)
+
+
+def _batch(x: Any, info: TensorInfo) -> tuple[Array, bool]:
+    """`x` as a batch for an input, and whether it was one example."""
+    array, shape = np.asarray(x), info.shape
+    if array.ndim == 0 and shape == (1,):
+        array = array[np.newaxis]
+    single = array.ndim == len(shape)
+    batch = array[np.newaxis] if single else array
+    if batch.shape[1:] != shape or array.dtype.kind not in "fiub":
+        wanted = size_text(shape)
+        raise InputError(
+            f"the input {info.name} does not fit: expected numbers of shape (N, {wanted}) or ({wanted}), received {array.dtype} of "
+            f"{array.shape}; resize or convert it"
+        )
+    return batch, single
 
 
 def _to_tensor(values: Array, detail: dict[str, Any]) -> Array:

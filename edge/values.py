@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.batches import size_text
 from edge.errors import InputError
 from edge.kernels import bitpack
 from edge.kernels.arithmetic import quantize
@@ -18,36 +19,38 @@ _DTYPES = {Encoding.FLOAT32: np.float32, Encoding.INT8: np.int8, Encoding.UINT8:
 # -- inputs --------------------------------------------------------------------------------------------------------------------
 
 
-def as_batch(x: Any, kind: TensorType) -> tuple[np.ndarray, bool]:
+def as_batch(x: Any, kind: TensorType, *, name: str = "") -> tuple[np.ndarray, bool]:
     """`x` as a batch (N, *shape) in a dtype that the input tensor `kind` takes, and whether it was one example.
 
-    Raises InputError where its shape or its values do not fit.
+    A single number is an example of an input that takes one value. `name` tells the input from others in errors. Raises InputError where
+    its shape or its values do not fit.
     """
-    shape = kind.shape
+    shape, where = kind.shape, f"the input {name}".rstrip()
     try:
         array = np.asarray(x)
     except ValueError as err:
-        expected = " x ".join(map(str, shape))
-        raise InputError(f"the input does not fit: expected (N, {expected}), received lists of unequal lengths; pad them") from err
+        raise InputError(f"{where} does not fit: expected (N, {size_text(shape)}), received lists of unequal lengths; pad them") from err
+    if array.ndim == 0 and shape == (1,):
+        array = array[None]
     single = array.ndim == len(shape)
     batch = array[None] if single else array
     if batch.shape[1:] != shape:
-        expected = " x ".join(map(str, shape))
-        raise InputError(f"the input does not fit: expected (N, {expected}) or ({expected}), received {array.shape}; resize it")
-    return _as_input(batch, kind.encoding), single
+        expected = size_text(shape)
+        raise InputError(f"{where} does not fit: expected (N, {expected}) or ({expected}), received {array.shape}; resize it")
+    return _as_input(batch, kind.encoding, where), single
 
 
-def _as_input(batch: np.ndarray, wanted: Encoding) -> np.ndarray:
+def _as_input(batch: np.ndarray, wanted: Encoding, where: str) -> np.ndarray:
     if batch.dtype == _DTYPES[wanted] or (wanted is Encoding.FLOAT32 and batch.dtype == np.uint8):
         return batch
     if batch.dtype.kind not in "fiub":
-        raise InputError(f"the input does not fit: expected float32 or uint8 values, received {batch.dtype}; convert it")
+        raise InputError(f"{where} does not fit: expected float32 or uint8 values, received {batch.dtype}; convert it")
     if wanted is Encoding.FLOAT32:
         return batch.astype(np.float32)
     whole = batch.astype(np.uint8) if batch.size == 0 or (np.min(batch) >= 0 and np.max(batch) <= 255) else None
     if whole is None or not np.array_equal(whole, batch):
         raise InputError(
-            "the input does not fit: this file takes pixels, whole numbers from 0 to 255, and received other values; "
+            f"{where} does not fit: this file takes pixels, whole numbers from 0 to 255, and received other values; "
             "give uint8 pixels, or convert the model with --input-dtype float32"
         )
     return whole

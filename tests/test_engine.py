@@ -206,11 +206,6 @@ def test_a_program_that_reaches_outside_is_refused_before_it_runs(program: Progr
         edge.load(path)
 
 
-def test_a_program_of_two_inputs_is_refused(program: Program) -> None:
-    with pytest.raises(FormatError, match="takes 2 inputs, expected 1"):
-        Engine(replace(program, inputs=(0, 0)))
-
-
 def test_a_program_that_asks_for_more_memory_than_there_is(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,8 +209,10 @@ def test_several_inputs_are_represented(keras: Any, tmp_path: Path) -> None:
     inputs = {"b": keras.Input((None, 3), name="b"), "a": keras.Input((4, 3), name="a")}
     output = keras.layers.Concatenate(axis=1)([inputs["b"], inputs["a"]])
     keras.Model(inputs, output).save(tmp_path / "model.keras")
-    model = read_keras(tmp_path / "model.keras")
-    assert model.inputs == (Value("a", (4, 3)), Value("b", (None, 3)))
+    model = read_keras(tmp_path / "model.keras", input_shape=(7, 3))
+    assert model.inputs == (Value("a", (4, 3)), Value("b", (7, 3)))
+    with pytest.raises(ModelError, match="shape of input 'b' is"):
+        read_keras(tmp_path / "model.keras")
     assert model.calls[0].inputs == ("b", "a")
 
 

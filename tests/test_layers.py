@@ -13,7 +13,7 @@ from keras_oracle import difference, randomize
 
 import edge
 from edge.converters.keras_file import read_keras
-from edge.converters.keras_model import Call, Value
+from edge.converters.keras_model import Call
 from edge.converters.layers import read_graph, rescales_itself, supported_layers
 from edge.errors import InputError, ModelError
 from edge.graph import Graph
@@ -234,12 +234,6 @@ def test_custom_layers_called_like_ours_are_refused() -> None:
     call = Call("act", "ReLU", "my_project", {}, {}, ("image",), ("act",))
     with pytest.raises(ModelError, match="custom layer of 'my_project'"):
         read_graph(model_of(calls=(call,), outputs=("act",), output_names=("act",)))
-
-
-def test_several_inputs_are_refused() -> None:
-    values = (Value("left", (4,)), Value("right", (4,)))
-    with pytest.raises(ModelError, match=r"2 inputs \(left, right\); only models with one"):
-        read_one("ReLU", {}, inputs=values)
 
 
 def test_sums_of_different_shapes_are_refused() -> None:

@@ -118,9 +118,17 @@ def test_inputs_that_do_not_fit(tmp_path: Path, x: np.ndarray, message: str) -> 
         loaded(tmp_path, GRAPHS["float_conv"]).run(x)
 
 
-def test_a_model_of_two_inputs_is_not_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="takes 2 inputs"):
-        loaded(tmp_path, GRAPHS["add_float"]).run(np.zeros((1, 4, 5, 6), np.float32))
+def test_several_inputs(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    a, b = (random.normal(size=(3, 4, 5, 6)).astype(np.float32) for _ in range(2))
+    model = loaded(tmp_path, GRAPHS["add_float"])
+    names = [info.name for info in model.inputs]
+    for given in ((a, b), ([a, b],), (dict(zip(names, (a, b), strict=True)),)):
+        np.testing.assert_array_equal(model.run(*given), np.maximum(a + b, 0))
+    np.testing.assert_array_equal(model.run(a, b[0]), np.maximum(a + b[0], 0))
+    model.placed(a[0], b[0])()
+    with pytest.raises(InputError, match="expected .* received 1 of them"):
+        model.run(a)
 
 
 def test_no_file_and_no_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
