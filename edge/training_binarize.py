@@ -137,8 +137,8 @@ def _swap(layer: Any, arguments: Mapping[str, Any], **changes: Any) -> Any:
 
 def _plan(model: Model, algorithm: Algorithm, keep: Iterable[str] | None) -> dict[int, Callable[[Any], Any]]:
     """How to clone each layer that changes, by its id."""
-    layers = dict(_leaves(model))
     graph = _Calls.of(model)
+    layers = dict(_leaves(model))
     ends = graph.ends() if keep is None else {_known(name, layers) for name in keep}
     swapped = {name for name in map(_layer_name, graph.names()) if name not in ends and type(layers[name]) in _PLAIN}
     if not swapped:
