@@ -25,6 +25,7 @@ from edge.errors import EdgeError, InputError
 from edge.labels import TWO_SIDED, check_labels
 
 KINDS = ("probabilities", "sigmoid", "logits", "values", "picture")
+_OF_CLASSES = ("probabilities", "sigmoid", "logits")
 _PER_CENT = ("probabilities", "sigmoid")
 
 
@@ -54,6 +55,17 @@ def kind_of(activation: str | None, shape: tuple[int, ...]) -> str:
     if activation in ("softmax", "sigmoid"):
         return "probabilities" if activation == "softmax" else "sigmoid"
     return "values" if int(np.prod(shape)) == 1 else "logits"
+
+
+def names_classes(kind: str, shape: tuple[int, ...]) -> bool:
+    """Whether an output has one value for each of several classes (or one that tells two apart)."""
+    return kind in _OF_CLASSES and int(np.prod(shape)) == max(shape, default=1)
+
+
+def class_output(outputs: Sequence[tuple[str, tuple[int, ...]]]) -> int | None:
+    """Of the outputs of a net, each its kind and shape, the one that names classes; None where none or several do."""
+    found = [number for number, output in enumerate(outputs) if names_classes(*output)]
+    return found[0] if len(found) == 1 else None
 
 
 def top(output: NDArray[Any], labels: Sequence[str] | None, kind: str, *, k: int = 5) -> tuple[Ranked, ...]:

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.answers import Ranked, top
-from edge.cli_model import Head, Model
+from edge.answers import Ranked, class_output, names_classes, top
+from edge.cli_model import Head, Info, Model
 from edge.errors import EdgeError, InputError
-from edge.inputs import Inputs, Item, expand_inputs
+from edge.feeds import Feeds, JointInputs, JointItem, read_feeds
+from edge.inputs import Inputs
+from edge.items import Item
 from edge.labels import check_labels
 from edge.preprocess import Preprocess
 
 Values = NDArray[np.float32]
+Seen = NDArray[Any] | list[NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -35,25 +38,29 @@ class Answer:
 class Result:
     """What became of one item.
 
-    label: its true class, where the file tells. seen: the array that the net saw.
+    label: its true class, where the file tells. seen: the array that the net saw, or a list of those of its inputs.
     read_s, preprocess_s: seconds once; run_s: seconds of one inference, the median where it was repeated.
     """
 
     name: str
     label: int | None
     answers: tuple[Answer, ...]
-    seen: NDArray[Any]
+    seen: Seen
     read_s: float
     preprocess_s: float
     run_s: float
 
     @property
+    def classes(self) -> Answer | None:
+        """The answer that names classes, where there is one such output."""
+        number = class_output([(answer.head.kind, answer.head.shape) for answer in self.answers])
+        return None if number is None else self.answers[number]
+
+    @property
     def correct(self) -> bool | None:
-        """Whether the first output's best class is the true one; None where either is not known."""
-        ranked = self.answers[0].ranked
-        if self.label is None or not ranked or self.answers[0].head.kind == "values":
-            return None
-        return ranked[0].index == self.label
+        """Whether the best class is the true one; None where either is not known."""
+        ranked = self.classes.ranked if self.classes else None
+        return None if self.label is None or not ranked else ranked[0].index == self.label
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model and how to use it. labels: by head, None where the classes have no names."""
+    """A model and how to use it. feeds: where its inputs come from. labels: by head, None where the classes have no names."""
 
     model: Model
     preprocess: Preprocess
+    feeds: Feeds
     heads: tuple[Head, ...]
     labels: tuple[tuple[str, ...] | None, ...]
     k: int
@@ -77,34 +85,44 @@ class Classifier:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """That of the input which takes pictures, else of the first."""
         return self.model.input.shape
 
     @property
     def classes(self) -> int | None:
-        """The classes that the first output tells apart, two where it is a single value; None where it ranks nothing."""
-        head = self.heads[0]
-        return None if head.kind == "values" or not is_ranked(head) else max(2, math.prod(head.shape))
+        """The classes told apart, two where by a single value; None where no output names classes, or several do."""
+        number = class_output([(head.kind, head.shape) for head in self.heads])
+        return None if number is None else max(2, math.prod(self.heads[number].shape))
 
-    def run(self, item: Item) -> Result:
+    def remarks(self, batch: Batch) -> tuple[str, ...]:
+        """Why labels that files hold are not used."""
+        several = [head.name for head in self.heads if names_classes(head.kind, head.shape)]
+        if len(several) > 1 and batch.has_labels:
+            return (f"the labels may be those of {' or '.join(several)}: expected one output that names classes, got {len(several)}",)
+        return batch.remarks if self.classes else ()
+
+    def run(self, item: Item | JointItem) -> Result:
         """The answers for one item. Raises EdgeError where it cannot be read or does not fit."""
+        parts = item.parts if isinstance(item, JointItem) else (item,)
         started = time.perf_counter()
-        values = item.read()
+        values = [part.read() for part in parts]
         read = time.perf_counter()
-        seen = self._seen(values, item)
+        arrays = [self._seen(*each) for each in zip(values, parts, self.model.inputs, strict=True)]
+        seen: Seen = arrays if len(arrays) > 1 else arrays[0]
         ready = time.perf_counter()
         outputs, run_s = self._outputs(seen)
         answers = tuple(self._answer(*each) for each in zip(self.heads, self.labels, outputs, strict=True))
         return Result(item.name, item.label, answers, seen, read - started, ready - read, run_s)
 
-    def _seen(self, values: NDArray[Any], item: Item) -> NDArray[Any]:
+    def _seen(self, values: NDArray[Any], item: Item, wanted: Info) -> NDArray[Any]:
         if item.is_picture:
-            return self.preprocess.apply(values, self.shape, dtype=np.uint8 if self.model.takes_bytes else np.float32)
-        if values.shape != self.shape:
-            expected, got = (" x ".join(map(str, shape)) for shape in (self.shape, values.shape))
+            return self.preprocess.apply(values, wanted.shape, dtype=np.uint8 if self.model.takes_bytes else np.float32)
+        if values.shape != wanted.shape:
+            expected, got = (" x ".join(map(str, shape)) for shape in (wanted.shape, values.shape))
             raise InputError(f"{item.name} does not fit the model: expected an array of {expected} values, got {got}; reshape it")
         return values
 
-    def _outputs(self, seen: NDArray[Any]) -> tuple[list[Values], float]:
+    def _outputs(self, seen: Seen) -> tuple[list[Values], float]:
         seconds = []
         for _ in range(self.repeat):
             started = time.perf_counter()
@@ -126,11 +144,18 @@ def is_ranked(head: Head) -> bool:
 
 
 def classifier(
-    model: Model, preprocess: Preprocess, *, labels: Sequence[str] | None, kind: str | None, k: int, repeat: int
+    model: Model,
+    preprocess: Preprocess,
+    *,
+    labels: Sequence[str] | None,
+    kind: str | None,
+    k: int,
+    repeat: int,
+    given: Sequence[str] = (),
 ) -> Classifier:
-    """Raises InputError where the labels fit no output of the model."""
+    """`given` are inputs as texts NAME=VALUE. Raises InputError where one of them, or the labels, fit nothing of the model."""
     heads = tuple(replace(head, kind=kind or head.kind) for head in model.heads)
-    return Classifier(model, preprocess, heads, _labels_of(heads, labels), k, repeat)
+    return Classifier(model, preprocess, read_feeds(model.inputs, given), heads, _labels_of(heads, labels), k, repeat)
 
 
 def _labels_of(heads: Sequence[Head], labels: Sequence[str] | None) -> tuple[tuple[str, ...] | None, ...]:
@@ -158,12 +183,12 @@ def _fits(labels: Sequence[str], head: Head) -> bool:
 class Batch:
     """All that was asked for, in order: items by path, or why a path has none."""
 
-    parts: tuple[tuple[str, Inputs] | Failure, ...]
+    parts: tuple[tuple[str, Inputs | JointInputs] | Failure, ...]
 
     def __len__(self) -> int:
         return sum(1 if isinstance(part, Failure) else len(part[1]) for part in self.parts)
 
-    def __iter__(self) -> Iterator[Item | Failure]:
+    def __iter__(self) -> Iterator[Item | JointItem | Failure]:
         for part in self.parts:
             if isinstance(part, Failure):
                 yield part
@@ -175,22 +200,31 @@ class Batch:
         """Why labels that files hold are not used."""
         return tuple(remark for part in self.parts if not isinstance(part, Failure) for remark in part[1].remarks)
 
+    @property
+    def has_labels(self) -> bool:
+        return any(part[1].has_labels for part in self.parts if not isinstance(part, Failure))
 
-def expand(paths: Sequence[str], shape: tuple[int, ...], classes: int | None = None) -> Batch:
-    """The items behind each path; a path that cannot be read becomes a Failure. classes: how many labels may tell apart."""
-    return Batch(tuple(_part(path, shape, classes) for path in paths))
+
+def expand(paths: Sequence[str], feeds: Feeds, classes: int | None = None) -> Batch:
+    """The items behind each path; a path that cannot be read becomes a Failure. classes: how many labels may tell apart.
+
+    Without a path the inputs that are given by name are all there is; raises InputError where that is not all of them.
+    """
+    if not paths:
+        return Batch((("--input", feeds.alone()),))
+    return Batch(tuple(_part(path, feeds, classes) for path in paths))
 
 
-def _part(path: str, shape: tuple[int, ...], classes: int | None) -> tuple[str, Inputs] | Failure:
+def _part(path: str, feeds: Feeds, classes: int | None) -> tuple[str, Inputs | JointInputs] | Failure:
     try:
-        inputs = expand_inputs([path], shape=shape)
+        inputs = feeds.items(path)
         return path, inputs if classes is None else inputs.labelled_for(classes)
     except EdgeError as err:
         return Failure(path, str(err))
 
 
-def _until_damage(path: str, inputs: Inputs) -> Iterator[Item | Failure]:
-    items = iter(inputs)
+def _until_damage(path: str, inputs: Inputs | JointInputs) -> Iterator[Item | JointItem | Failure]:
+    items: Iterator[Item | JointItem] = iter(inputs)
     while True:
         try:
             item = next(items, None)
@@ -203,7 +237,7 @@ def _until_damage(path: str, inputs: Inputs) -> Iterator[Item | Failure]:
         yield item
 
 
-def attempt(classify: Classifier, item: Item | Failure) -> Result | Failure:
+def attempt(classify: Classifier, item: Item | JointItem | Failure) -> Result | Failure:
     """The result for one item, or why there is none."""
     if isinstance(item, Failure):
         return item

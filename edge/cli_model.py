@@ -79,8 +79,13 @@ class Model:
     source_sha256: str | None = None
 
     @property
+    def inputs(self) -> Sequence[Info]:
+        return self.runner.inputs
+
+    @property
     def input(self) -> Info:
-        return self.runner.inputs[0]
+        """The input that takes pictures, else the first."""
+        return next((each for each in self.inputs if len(each.shape) == 3 and each.shape[2] in (1, 3)), self.inputs[0])
 
     @property
     def takes_bytes(self) -> bool:
@@ -246,7 +251,7 @@ def _tflite_facts(path: Path, runner: TfliteModel) -> Mapping[str, Any]:
     listing = list_tflite(path.read_bytes())
     outputs = zip(runner.outputs, listing.activations, strict=True)
     facts: dict[str, Any] = {"outputs": [{"name": info.name, "activation": activation} for info, activation in outputs]}
-    held = listing.inputs[0].real_range if listing.inputs else None
+    held = listing.inputs[0].real_range if len(listing.inputs) == 1 else None
     if held is not None:
         # A quantized input holds little more than the values that it was calibrated with.
         wanted = (preset(name) for name in PRESETS[:3])
@@ -256,8 +261,8 @@ def _tflite_facts(path: Path, runner: TfliteModel) -> Mapping[str, Any]:
 
 
 def _model(path: Path, runner: Runner, metadata: Mapping[str, Any], backend: str, engine: Engine | None) -> Model:
-    if len(runner.inputs) != 1:
-        raise FormatError(f"cannot run {path}: expected a model with one input, got {len(runner.inputs)}; run it through the Python API")
+    if not runner.inputs:
+        raise FormatError(f"cannot run {path}: expected a model with an input, got none; convert the source model again")
     heads, digest = _heads(runner, metadata), _source_sha256(metadata)
     return Model(path, runner, heads, _preprocess(metadata), _labels(metadata), backend, engine, digest)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge.answers import output_picture
 from edge.errors import InputError
@@ -13,7 +13,9 @@ from edge.pictures import write_picture
 from edge.preprocess import Preprocess, picture_of
 
 if TYPE_CHECKING:
-    from edge.cli_classify import Answer, Batch, Result
+    from numpy.typing import NDArray
+
+    from edge.cli_classify import Answer, Batch, Result, Seen
 
 _UNSAFE = re.compile(r"[^\w.\[\]-]")  # characters that some file system does not take
 
@@ -38,7 +40,7 @@ class Writer:
         written: dict[str, Path] = {}
         if self._save_input is not None:
             written["input"] = self._place(self._save_input, result.name, "input")
-            write_picture(written["input"], picture_of(result.seen, self._preprocess))
+            write_picture(written["input"], picture_of(_picture_seen(result.seen), self._preprocess))
         for answer in self._picture_outputs(result, self._output):
             path = self._place(self._output or "", result.name, answer.head.name)
             write_picture(path, output_picture(answer.values, activation=answer.head.activation))
@@ -67,6 +69,12 @@ class Writer:
             raise InputError(f"{path} was already written for another picture of the same name; run these in two goes")
         self._taken.add(path)
         return path
+
+
+def _picture_seen(seen: Seen) -> NDArray[Any]:
+    """Of the arrays of several inputs the first that is a picture, else the first."""
+    arrays = seen if isinstance(seen, list) else [seen]
+    return next((array for array in arrays if array.ndim == 3 and array.shape[2] in (1, 3)), arrays[0])
 
 
 def _is_folder(destination: str) -> bool:

@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,21 +20,19 @@ from edge.console import (
     out,
     out_json,
     out_table,
-    printable,
     say,
     seconds_text,
-    shape_text,
-    styled,
     warn,
 )
 from edge.errors import EdgeError, InputError
 
 if TYPE_CHECKING:
-    from edge.cli_classify import Answer, Batch, Classifier, Failure, Result
+    from edge.cli_classify import Batch, Classifier, Failure, Result
     from edge.cli_model import Model
     from edge.cli_outputs import Writer
     from edge.cli_stream import Stream
-    from edge.inputs import Item
+    from edge.feeds import JointItem
+    from edge.items import Item
     from edge.preprocess import Preprocess
 
 KINDS = ("probabilities", "sigmoid", "logits", "values", "picture")
@@ -50,18 +47,22 @@ Examples:
   edge run -m cats.edge photos/ more.jpg   pictures of a folder, and another
   edge run test.npz -k 1                   arrays; with labels in the file the accuracy follows
   edge run photo.jpg --invert --resize crop --save-input seen.png
+  edge run -m two.edge both.npz            several inputs: an array for each, by name
+  edge run -m gan.edge --input label=3 --input noise=noise.npy -o faces/
   edge run --watch inbox/ --json           what appears in a folder, a line of JSON for each picture
   edge run --camera --every 10             stills of a Raspberry Pi's camera, or of --device /dev/video0
 
 \b
 PICTURE may be PNG, JPEG, BMP, GIF, PPM or WebP, a folder of these, or .npy / .npz.
-uint8 arrays are pictures; float arrays go to the net as they are.
+uint8 arrays are pictures; float arrays go to the net as they are. Where a model takes more than a picture, give the rest by
+--input NAME=FILE.npy (or a number, or several: 0.5,1,2), or everything in an .npz with an array for each input.
 """
 
 
 @click.command(epilog=EPILOG)
 @click.argument("pictures", nargs=-1, type=PATH, metavar="PICTURE...")
 @click.option("-m", "--model", metavar="MODEL", help="A .edge or .tflite file, or the name of an example such as digits.")
+@click.option("--input", "given", multiple=True, metavar="NAME=VALUE", help="An input by name: numbers, or a file; repeatable.")
 @click.option("--labels", type=PATH, metavar="FILE", help="Names of the classes: .txt, .csv or .json.")
 @click.option("-k", "--top", "k", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to show.")
 @click.option("--kind", type=click.Choice(KINDS), help="What the outputs are, where the file does not say or says it wrong.")
@@ -78,7 +79,7 @@ uint8 arrays are pictures; float arrays go to the net as they are.
 @preprocessing_options
 @json_option
 def run(pictures: tuple[str, ...], model: str | None, **options: Any) -> None:
-    """Classify pictures with a converted model.
+    """Classify pictures with a converted model, or run it on arrays.
 
     The model is the one named with -m, else the one in $EDGE_MODEL, else the only .edge file of this folder (a .tflite file counts where
     there is no .edge). What the net sees of a picture is stored in the file; options given here replace it.
@@ -100,8 +101,8 @@ def run(pictures: tuple[str, ...], model: str | None, **options: Any) -> None:
 
         run_stream(classify, stream)
         return
-    batch = expand(pictures, classify.shape, classify.classes)
-    for remark in batch.remarks if classify.classes else ():
+    batch = expand(pictures, classify.feeds, classify.classes)
+    for remark in classify.remarks(batch):
         warn(f"no accuracy, since {remark}")
     task = _Run(classify, batch, _writer(preprocess, batch, options), origin, load_s, options, said=absent)
     task.run()
@@ -113,9 +114,10 @@ def _stream(pictures: tuple[str, ...], options: dict[str, Any]) -> Stream | None
     """The folder or camera that was asked for; None where pictures are named. Anything else is wrong usage."""
     watch, camera = options.pop("watch"), options.pop("camera")
     given = {name: options.pop(name) for name in ("device", "every", "count", "existing")}
-    if bool(pictures) + (watch is not None) + camera != 1:
+    named = bool(pictures) or bool(options["given"] and watch is None and not camera)
+    if named + (watch is not None) + camera != 1:
         raise click.UsageError("Name pictures, or --watch DIR, or --camera: one of the three.")
-    if pictures:
+    if named:
         return None
     if options["timing"] or options["output"] or options["save_input"]:
         raise click.UsageError("--timing, --output and --save-input are for pictures that are named.")
@@ -136,7 +138,7 @@ def _say_absent(pictures: tuple[str, ...]) -> frozenset[str]:
         except InputError as err:
             absent.append(path)
             say(str(err), style="red")
-    if len(absent) == len(pictures):
+    if absent and len(absent) == len(pictures):
         raise click.exceptions.Exit(1)
     return frozenset(absent)
 
@@ -164,7 +166,8 @@ def _classifier(model: Model, preprocess: Preprocess, options: dict[str, Any]) -
     from edge.labels import read_labels
 
     labels = read_labels(options["labels"]) if options["labels"] else model.labels
-    return classifier(model, preprocess, labels=labels, kind=options["kind"], k=options["k"], repeat=options["repeat"])
+    chosen = {name: options[name] for name in ("kind", "k", "repeat", "given")}
+    return classifier(model, preprocess, labels=labels, **chosen)
 
 
 def _writer(preprocess: Preprocess, batch: Batch, options: dict[str, Any]) -> Writer | None:
@@ -219,7 +222,7 @@ class _Run:
             self._announce(item)
             yield attempt(self.classify, item)
 
-    def _announce(self, item: Item | Failure) -> None:
+    def _announce(self, item: Item | JointItem | Failure) -> None:
         """Say once what the net sees of pictures; one that cannot see any is the end of the run, not the fault of a picture."""
         if not self._announced and getattr(item, "is_picture", False):
             self._announced = True
@@ -227,6 +230,7 @@ class _Run:
             say(f"{self.classify.model.path.name} sees {self.classify.preprocess.describe(self.classify.shape)}{self.origin}")
 
     def _take(self, result: Result | Failure) -> None:
+        from edge.cli_answers import entry_of, print_result
         from edge.cli_classify import Failure
 
         if isinstance(result, Failure):
@@ -239,9 +243,9 @@ class _Run:
             return
         self._count(result)
         if self.as_json:
-            self.entries.append(_entry(result, saved))
+            self.entries.append(entry_of(result, saved))
         else:
-            _print_result(result, saved, lines=len(self.batch) > MOST_BLOCKS)
+            print_result(result, saved, lines=len(self.batch) > MOST_BLOCKS)
 
     def _fail(self, name: str, error: str) -> None:
         self.failures += 1
@@ -319,71 +323,3 @@ def _layer_times(model: Model, result: Result, repeat: int) -> list[dict[str, An
         {"layers": " + ".join(layers), "op": instruction.definition.name, "kernel": kernel, "seconds": statistics.median(column.tolist())}
         for instruction, layers, kernel, column in rows
     ]
-
-
-# -- one result ------------------------------------------------------------------------------------------------------------------
-
-
-def _print_result(result: Result, saved: dict[str, Path], *, lines: bool) -> None:
-    """A block for each result, or a line."""
-    name, latency = printable(result.name), styled(seconds_text(result.run_s), "dim")
-    true = "" if result.correct is not False else styled(f"  (true: {_true_name(result)})", "yellow")
-    if lines:
-        answers = "; ".join(_titled(answer, result, _line(answer)) for answer in result.answers)
-        out(f"{name}: {answers}  {latency}{true}")
-    else:
-        out(f"{styled(name, 'bold')}  {latency}{true}")
-        for answer in result.answers:
-            _print_block(answer, result)
-    for what, path in saved.items():
-        say(f"{what} written to {path}")
-
-
-def _true_name(result: Result) -> str:
-    known = {entry.index: entry.name for entry in result.answers[0].ranked or ()}
-    return printable(known.get(result.label or 0, str(result.label)))
-
-
-def _titled(answer: Answer, result: Result, text: str) -> str:
-    return f"{printable(answer.head.name)} {text}" if len(result.answers) > 1 else text
-
-
-def _line(answer: Answer) -> str:
-    from edge.answers import format_value
-
-    if answer.ranked is None:
-        return _summary(answer)
-    return ", ".join(f"{printable(entry.name)} {format_value(entry.value, answer.head.kind)}" for entry in answer.ranked)
-
-
-def _print_block(answer: Answer, result: Result) -> None:
-    from edge.answers import format_top
-
-    indent = "  "
-    if len(result.answers) > 1:
-        out(f"{indent}{printable(answer.head.name)}")
-        indent *= 2
-    text = _summary(answer) if answer.ranked is None else format_top(answer.ranked, answer.head.kind)
-    for number, line in enumerate(text.split("\n")):
-        out(indent + styled(printable(line), "bold" if number == 0 else None))
-
-
-def _summary(answer: Answer) -> str:
-    """What can be said in a line of an output that names no classes."""
-    values = f"{shape_text(answer.values.shape)}, {answer.values.min():.4g} to {answer.values.max():.4g}"
-    how = "write it with -o FILE.png" if answer.head.kind == "picture" else "its values are in --json"
-    return f"{'picture' if answer.head.kind == 'picture' else 'array'} {values}; {how}"
-
-
-def _entry(result: Result, saved: dict[str, Path]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"name": result.name, "latency_s": result.run_s, "outputs": [_output_entry(a) for a in result.answers]}
-    if result.label is not None:
-        entry |= {"true_class": result.label, "correct": result.correct}
-    return entry | {what: str(path) for what, path in saved.items()}
-
-
-def _output_entry(answer: Answer) -> dict[str, Any]:
-    from edge.answers import top_to_json
-
-    ranked = {"kind": answer.head.kind} if answer.ranked is None else top_to_json(answer.ranked, answer.head.kind)
-    return {"name": answer.head.name, **ranked, "shape": list(answer.values.shape), "values": answer.values.tolist()}

@@ -19,11 +19,12 @@ from edge.camera import SUFFIX, find_camera
 from edge.cli_classify import Failure, attempt
 from edge.console import count_text, out, printable, say, seconds_text, styled
 from edge.errors import InputError
-from edge.inputs import expand_inputs
 from edge.watch import Watch, appearing
 
 if TYPE_CHECKING:
     from edge.cli_classify import Classifier, Result
+    from edge.feeds import JointItem
+    from edge.items import Item
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _stills(classify: Classifier, stream: Stream) -> Iterator[Result | Failure]:
 
 def _classified(classify: Classifier, path: Path) -> Result | Failure:
     try:
-        items = list(expand_inputs([path], shape=classify.shape))
+        items: list[Item | JointItem] = list(classify.feeds.items(path))
     except InputError as err:
         return Failure(str(path), str(err))
     return attempt(classify, items[0])

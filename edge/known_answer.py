@@ -21,7 +21,8 @@ from edge.answers import format_value
 from edge.cli_classify import Answer, Classifier, Result, classifier
 from edge.cli_model import load_model
 from edge.errors import EdgeError, InputError
-from edge.inputs import Item, expand_inputs
+from edge.feeds import JointItem
+from edge.items import Item
 from edge.preprocess import default_for
 
 FILE = "answer.json"
@@ -93,7 +94,7 @@ def _run(model_path: Path, picture: Path) -> Result:
     model = load_model(model_path)
     preprocess = model.preprocess or default_for(model.takes_bytes)
     classify: Classifier = classifier(model, preprocess, labels=model.labels, kind=None, k=1, repeat=1)
-    items: list[Item] = list(expand_inputs([picture], shape=tuple(model.input.shape)))
+    items: list[Item | JointItem] = list(classify.feeds.items(picture))
     if len(items) != 1:
         raise InputError(f"{picture} holds {len(items)} inputs, expected one; name a single picture")
     return classify.run(items[0])

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from two_inputs import two_inputs
 
 from edge.batches import by_input, inputs_text, together
-from edge.converters.keras_model import Call, KerasModel, Value
+from edge.converters.keras_model import KerasModel
 from edge.converters.layers import read_graph, rescales_itself
 from edge.engine import Engine
 from edge.errors import InputError, ModelError
@@ -17,29 +18,8 @@ from edge.graph import Graph
 from edge.kernels.reference import run_graph
 from edge.lower import to_program
 from edge.tensors import TensorInfo
-from keras_models import kernel
 
 COUNT = 5
-
-
-def two_inputs(*, pictures: tuple[int, ...] = (6, 5, 3)) -> KerasModel:
-    """A picture through a convolution and a number through a table of vectors, joined; two heads."""
-    random = np.random.default_rng(7)
-    rows = (pictures[0] - 2) * (pictures[1] - 2) * 4 + 8
-    calls = (
-        Call("scaled", "Rescaling", None, {"scale": 1 / 255}, {}, ("image",), ("scaled",)),
-        Call("conv", "Conv2D", None, {"kernel_size": 3, "use_bias": False}, {"kernel": kernel(random, 3, 3, 3, 4)}, ("scaled",), ("conv",)),
-        Call("flat", "Flatten", None, {}, {}, ("conv",), ("flat",)),
-        Call("vectors", "Embedding", None, {}, {"embeddings": kernel(random, 10, 8)}, ("label",), ("vectors",)),
-        Call("vector", "Flatten", None, {}, {}, ("vectors",), ("vector",)),
-        Call("both", "Concatenate", None, {}, {}, ("flat", "vector"), ("both",)),
-        Call("scores", "Dense", None, {"use_bias": False, "activation": "softmax"}, {"kernel": kernel(random, rows, 4)}, ("both",),
-             ("scores",)),
-        Call("place", "Dense", None, {"use_bias": False}, {"kernel": kernel(random, rows, 2)}, ("both",), ("place",)),
-    )  # fmt: skip
-    inputs = (Value("image", pictures), Value("label", (1,), "int32"))
-    outputs = ("scores", "place")
-    return KerasModel("two", "3.0", calls, inputs, outputs, outputs, "two.keras", "0" * 64, None)
 
 
 @pytest.fixture(scope="module")
