@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,11 @@ from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.converters.report import Agreement, FileRow, Report, advice, layer_rows
 from edge.converters.rewriting import stored
 from edge.converters.samples import CALIBRATION_ARRAYS, DATA_ARRAYS, Samples, Source, load_samples
+from edge.converters.tflite import tflite_content
+from edge.converters.tflite_file import packages
 from edge.errors import InputError, MissingPackage
-from edge.format import to_bytes
+from edge.files import Bytes
+from edge.format import pieces
 from edge.graph import Graph
 from edge.labels import check_labels, read_labels
 from edge.lower import to_program
@@ -87,6 +90,7 @@ def convert(
     require_path(source, "model")
     paths = targets(Path(source), destination, (formats,) if isinstance(formats, str) else formats)
     check_replaceable(paths, force=force)
+    possible, missing = _possible(paths)
     tell = progress or (lambda step, done, total: None)
     tell("reading", 0, 1)
     setup = _prepare(read_keras(Path(source), input_shape=input_shape), input_dtype, preprocess)
@@ -101,9 +105,10 @@ def convert(
     program = _program(setup, graph, request, names or found or None)
     agreement = _compare(setup.graph, program, calibration if examples is None else examples, tell)
     tell("writing", 0, 1)
-    files, missing = _contents(paths, plain, program)
-    write_all({paths[name]: content for name, content in files.items()})
-    report = _report(setup, request, graph, program, agreement, {paths[name]: content for name, content in files.items()}, missing)
+    report, signs = _report(setup, request, graph, program, agreement), _signs(graph)
+    files = _contents(possible, plain, program)
+    del graph, plain, program  # they go with the last file that needs them
+    report = _with_files(report, write_all(files), signs, missing)
     named = (f"labels: {', '.join(found[:3])}{', ...' if len(found) > 3 else ''}, from {LABEL_FILE} beside the model",) if found else ()
     return replace(report, messages=(*report.messages, *named))
 
@@ -246,25 +251,26 @@ def _program(setup: _Setup, graph: Graph, request: Request, labels: tuple[str, .
     return program
 
 
-def _contents(paths: dict[str, Path], graph: Graph, program: Program) -> tuple[dict[str, bytes], str | None]:
-    """The bytes of each file, and what is missing to write TFLite; that alone is an error only if nothing else was asked for."""
-    files = {"edge": to_bytes(program)} if "edge" in paths else {}
-    if "tflite" not in paths:
-        return files, None
+def _possible(paths: Mapping[str, Path]) -> tuple[Mapping[str, Path], str | None]:
+    """The files that can be written, and what is missing to write TFLite; that is an error only if nothing else was asked for."""
     try:
-        files["tflite"] = _tflite(graph, program)
+        if "tflite" in paths:
+            packages()
     except MissingPackage as err:
-        if not files:
+        if len(paths) == 1:
             raise
-        return files, str(err)
-    return files, None
+        return {name: path for name, path in paths.items() if name != "tflite"}, str(err)
+    return paths, None
 
 
-def _tflite(graph: Graph, program: Program) -> bytes:
-    from edge.converters.tflite import write_tflite
-
+def _contents(paths: Mapping[str, Path], graph: Graph, program: Program) -> Iterator[tuple[Path, Sequence[Bytes]]]:
+    """Each file in pieces, made when it is asked for."""
     known = {name: program.metadata[name] for name in ("name", "source", "outputs", "preprocess", "labels") if name in program.metadata}
-    return write_tflite(graph, description=json.dumps(known, sort_keys=True))
+    if "edge" in paths:
+        yield paths["edge"], pieces(program)
+    del program
+    if "tflite" in paths:
+        yield paths["tflite"], [tflite_content(graph, description=json.dumps(known, sort_keys=True))]
 
 
 # -- what was got --------------------------------------------------------------------------------------------------------------
@@ -315,15 +321,12 @@ def _agreement(rows: Iterable[tuple[int | None, int | None, float, int | None]])
     )
 
 
-def _report(setup: _Setup, request: Request, graph: Graph, program: Program, agreement: Agreement | None, files: dict[Path, bytes],
-            missing: str | None) -> Report:  # fmt: skip
+def _report(setup: _Setup, request: Request, graph: Graph, program: Program, agreement: Agreement | None) -> Report:
     described = setup.preprocess.describe(setup.shape) if setup.preprocess else f"arrays of {setup.shape}"
     packed = any(kind.encoding is Encoding.BITS for kind in graph.types.values())
-    rows = tuple(FileRow(str(path), path.suffix[1:], len(content)) for path, content in files.items())
     layers = layer_rows(setup.model, graph, program)
     signs = request.bits == 1 and any(row.bits_after == 1 for row in layers)
     advised = advice(agreement, packed_weights=signs, packed_activations=packed, activation_bits=request.activation_bits)
-    messages = [*advised, *_why_larger(graph, rows), f"input: {described}"]
     return Report(
         source=setup.model.source,
         bits=request.bits,
@@ -331,16 +334,26 @@ def _report(setup: _Setup, request: Request, graph: Graph, program: Program, agr
         input_dtype=setup.input_dtype,
         preprocess=described,
         layers=layers,
-        files=rows,
+        files=(),
         agreement=agreement,
-        messages=tuple([*messages, *([missing] if missing else [])]),
+        messages=(*advised, f"input: {described}"),
     )
 
 
-def _why_larger(graph: Graph, files: tuple[FileRow, ...]) -> tuple[str, ...]:
+def _with_files(report: Report, sizes: Mapping[Path, int], signs: int, missing: str | None) -> Report:
+    """The report of what was written, and what was `missing` to write more."""
+    rows = tuple(FileRow(str(path), path.suffix[1:], size) for path, size in sizes.items())
+    return replace(report, files=rows, messages=(*_why_larger(rows, signs), *report.messages, *([missing] if missing else [])))
+
+
+def _signs(graph: Graph) -> int:
+    """How many weights are stored as signs."""
+    return sum(node.constants["filter"].size for node in graph.nodes if "filter" in node.constants and stored(node) is Encoding.BITS)
+
+
+def _why_larger(files: tuple[FileRow, ...], signs: int) -> tuple[str, ...]:
     """The sentence that says why the `.tflite` of packed layers is larger than the `.edge`."""
     sizes = {file.format: file.bytes for file in files}
-    signs = sum(node.constants["filter"].size for node in graph.nodes if "filter" in node.constants and stored(node) is Encoding.BITS)
     if len(sizes) < 2 or not signs or sizes["tflite"] <= sizes["edge"]:
         return ()
     times = f"{sizes['tflite'] / sizes['edge']:.1f}"

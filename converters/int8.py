@@ -201,7 +201,7 @@ def parts_of_step(filters: Array) -> int:
 
     That is 1 for most int8 filters and 127 for signs: where a layer sums few of these, a bias in whole steps would move outputs far.
     """
-    return max(1, 127 // max(1, int(np.abs(filters.astype(np.int64)).max())))
+    return max(1, 127 // max(1, int(filters.max()), -int(filters.min())))
 
 
 def _whole_steps(bias: Array, step: Array) -> Array:

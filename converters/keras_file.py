@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ _KNOWN_STARTS = {
     b"\x93NUMPY": "a NumPy array",
     b"\x89edge": "a .edge file, which needs no conversion",
 }
+_LONGEST_START = 16  # bytes that tell what a file is
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, KeyError, MemoryError, OverflowError)
 
 
@@ -63,27 +65,27 @@ def read_keras(path: str | Path, *, input_shape: tuple[int, ...] | None = None) 
         if (path / "saved_model.pb").exists():
             source, sha256 = _read_folder(path)
             return _model(source, path.name, sha256, input_shape)
-    except ModelError as err:
-        raise ModelError(f"{path.name}: {err}") from err
-    data = _read_bytes(path)
-    try:
-        return _model(_read_source(data), path.name, hashlib.sha256(data).hexdigest(), input_shape)
+        with _opened(path) as file:
+            return _model(_read_source(file), path.name, _sha256(file), input_shape)
     except ModelError as err:
         raise ModelError(f"{path.name}: {err}") from err
 
 
-def _read_bytes(path: Path) -> bytes:
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """The file at `path`, of which whoever reads it holds no more in memory than is needed."""
     if path.is_dir():
-        raise ModelError(f"{path.name}: is a folder, expected a .h5 or .keras file: name the file in it, or save the model as .keras")
+        raise ModelError("is a folder, expected a .h5 or .keras file: name the file in it, or save the model as .keras")
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a device or a pipe may never end
-            raise ModelError(f"{path.name}: is no regular file, expected a .h5 or .keras file: check the path")
+            raise ModelError("is no regular file, expected a .h5 or .keras file: check the path")
         if found.st_size > MAX_WEIGHT_BYTES:
-            raise ModelError(f"{path.name}: larger than {MAX_WEIGHT_BYTES >> 30} GiB, the most that is read: is this a model?")
-        return path.read_bytes()
+            raise ModelError(f"larger than {MAX_WEIGHT_BYTES >> 30} GiB, the most that is read: is this a model?")
+        with path.open("rb") as file:
+            yield file
     except OSError as err:
-        raise ModelError(f"{path.name}: cannot be read ({err.strerror}), expected a .h5 or .keras file: check the path") from err
+        raise ModelError(f"cannot be read ({err.strerror}), expected a .h5 or .keras file: check the path") from err
 
 
 def _read_folder(path: Path) -> tuple[_Source, str]:
@@ -112,15 +114,22 @@ def _model(source: _Source, name: str, sha256: str, input_shape: tuple[int, ...]
     )
 
 
-def _read_source(data: bytes) -> _Source:
-    if data.startswith(MAGIC):
-        return _read_h5(data)
-    if data.startswith(_ZIP_MAGIC):
-        return _read_archive(data)
-    if not data:
+def _sha256(file: BufferedReader) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_source(file: BufferedReader) -> _Source:
+    start = file.read(_LONGEST_START)
+    file.seek(0)
+    if start.startswith(MAGIC):
+        return _read_h5(file.read())
+    if start.startswith(_ZIP_MAGIC):
+        return _read_archive(file)
+    if not start:
         raise ModelError("the file is empty, expected a Keras model: save or copy it again")
-    found = next((what for start, what in _KNOWN_STARTS.items() if data.startswith(start)), "of no kind known here")
-    found = "a TFLite model, which needs no conversion" if data[4:8] == b"TFL3" else found
+    found = next((what for magic, what in _KNOWN_STARTS.items() if start.startswith(magic)), "of no kind known here")
+    found = "a TFLite model, which needs no conversion" if start[4:8] == b"TFL3" else found
     raise ModelError(f"not a Keras model, the file is {found}: give a .h5 or .keras file that Keras saved")
 
 
@@ -152,8 +161,9 @@ def _major(version: str) -> int:
     return int(match.group(1))
 
 
-def _read_archive(data: bytes) -> _Source:
-    with _damage_is_a_model_error(), zipfile.ZipFile(io.BytesIO(data)) as archive:
+def _read_archive(file: BufferedReader) -> _Source:
+    size = file.seek(0, io.SEEK_END)
+    with _damage_is_a_model_error(), zipfile.ZipFile(file) as archive:
         names = set(archive.namelist())
         if "config.json" not in names:
             raise ModelError("a zip archive without config.json, hence no Keras model: give a file that model.save() wrote")
@@ -161,8 +171,8 @@ def _read_archive(data: bytes) -> _Source:
             raise ModelError("has no model.weights.h5, where Keras stores the weights: save the model again, as .keras or .h5")
         config = _member(archive, "config.json", MAX_JSON_BYTES)
         metadata = _member(archive, "metadata.json", MAX_JSON_BYTES) if "metadata.json" in names else b"{}"
-        weights = _member(archive, "model.weights.h5", min(MAX_WEIGHT_BYTES, MAX_EXPANSION * len(data)))
-    return _assemble(parse_json(config, "config.json"), parse_json(metadata, "metadata.json"), weights, len(data))
+        weights = _member(archive, "model.weights.h5", min(MAX_WEIGHT_BYTES, MAX_EXPANSION * size))
+    return _assemble(parse_json(config, "config.json"), parse_json(metadata, "metadata.json"), weights, size)
 
 
 def _assemble(config: Mapping[str, Any], metadata: Mapping[str, Any], weights: bytes, file_bytes: int) -> _Source:

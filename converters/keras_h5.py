@@ -216,4 +216,4 @@ def _to_float32(values: np.ndarray[Any, Any], path: str) -> np.ndarray[Any, Any]
     if values.dtype.kind != "f":
         raise ModelError(f"weight {path!r} is of type {values.dtype}, expected numbers: save the model again")
     with np.errstate(over="ignore", invalid="ignore"):
-        return values.astype(np.float32)
+        return values.astype(np.float32, copy=False)

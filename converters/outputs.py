@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from edge.converters.tflite import is_edge_tflite
 from edge.errors import EdgeError, InputError
-from edge.files import write_atomically
+from edge.files import Bytes, write_atomically
 from edge.format import MAGIC
 
 FORMATS = ("edge", "tflite")
@@ -64,21 +64,28 @@ def _is_ours(name: str, path: Path) -> bool:
         raise EdgeError(f"{path} exists but cannot be read ({err.strerror}); check its permissions or name another destination") from err
 
 
-def write_all(files: Mapping[Path, bytes]) -> None:
-    """Write every file, or leave all as they were: each goes to a temporary name first; raises `EdgeError` where that fails."""
+def write_all(files: Iterable[tuple[Path, Iterable[Bytes]]]) -> dict[Path, int]:
+    """Write every file, given in pieces, or leave all as they were; returns their sizes in bytes.
+
+    Each goes to a temporary name first, and is let go of before the next is asked for. Raises `EdgeError` where that fails.
+    """
     staged: dict[Path, Path] = {}
+    sizes: dict[Path, int] = {}
     try:
-        for path, content in files.items():
+        for path, pieces in files:
             target = Path(os.path.realpath(path))
             temporary = _beside(target, "new")
             staged[temporary] = target
-            _write(temporary, content, path)
+            _write(temporary, pieces, path)
+            del pieces
+            sizes[path] = temporary.stat().st_size
         _rename_all(staged)
     except OSError as err:
         raise EdgeError(f"cannot write {err.filename2 or err.filename}: {err.strerror}; check the folder's permissions") from err
     finally:
         for temporary in staged:
             temporary.unlink(missing_ok=True)
+    return sizes
 
 
 def _beside(target: Path, suffix: str) -> Path:
@@ -121,9 +128,9 @@ def _put_back(kept: Path | None, target: Path) -> None:
     kept.unlink(missing_ok=True)  # a rename to another name of the same file does nothing
 
 
-def _write(temporary: Path, content: bytes, path: Path) -> None:
+def _write(temporary: Path, pieces: Iterable[Bytes], path: Path) -> None:
     """Write a temporary file; errors speak of `path`, which it stands for."""
     try:
-        write_atomically(temporary, [content])
+        write_atomically(temporary, pieces)
     except EdgeError as err:
         raise EdgeError(str(err).replace(str(temporary), str(path))) from err

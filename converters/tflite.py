@@ -63,6 +63,11 @@ def write_tflite(graph: Graph, *, description: str = "", input_float: bool = Tru
 
     Raises `MissingPackage` without a schema module, `ModelError` where TFLite can't express a layer.
     """
+    return bytes(tflite_content(graph, description=description, input_float=input_float))
+
+
+def tflite_content(graph: Graph, *, description: str = "", input_float: bool = True) -> memoryview:
+    """What `write_tflite` gives, not copied."""
     model = _lower(graph, input_float=input_float)[0]
     return serialize(model, f"{MARK}: {description}" if description else MARK)
 

@@ -194,16 +194,19 @@ def _quantized_filter(low: Lowering, node: Node) -> _Quantized | None:
     output, scale = low.output(node), node.constants["scale"].astype(np.float64)
     bias = node.constants.get("bias", np.zeros(len(scale))).astype(np.float64)
     values, axis = _lite_filter(node), _channel_axis(node)
-    values = values.astype(np.int64) * np.sign(scale).astype(np.int64).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+    if values.min() < -127:
+        return None
+    values = values * np.sign(scale).astype(np.int8).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
     factors = np.where(scale == 0, output.scale, np.abs(scale))
-    largest = 255 * np.abs(np.moveaxis(values, axis, 0)).reshape(len(scale), -1).sum(1) + np.ceil(np.abs(bias) / factors)
+    sums = np.abs(values).sum(tuple(i for i in range(values.ndim) if i != axis % values.ndim), dtype=np.int64)
+    largest = 255 * sums + np.ceil(np.abs(bias) / factors)
     ratio = factors / output.scale
     fits = np.all(largest * np.maximum(1, 2 * ratio) <= _INT32_MAX)  # fixed-point kernels shift a sum left before they scale it
-    if not fits or np.abs(values).max() > 127 or ratio.min() < _RESCALE[0] or ratio.max() > _RESCALE[1]:
+    if not fits or ratio.min() < _RESCALE[0] or ratio.max() > _RESCALE[1]:
         return None
     parts = int(min(parts_of_step(values), _INT32_MAX / max(largest.max(), 1.0), ratio.min() / _RESCALE[0]))
     filter_scales = factors / parts / low.builder.tensors[low.stored(node.inputs[0])].scale
-    return _Quantized((values * parts).astype(np.int8), filter_scales, np.rint(bias / factors * parts).astype(np.int32))
+    return _Quantized(values * np.int8(parts), filter_scales, np.rint(bias / factors * parts).astype(np.int32))
 
 
 def _integers_to_integers(low: Lowering, node: Node, quantized: _Quantized) -> int:

@@ -107,7 +107,7 @@ class Builder:
                 "write the .edge alone, with --format edge"
             )
         data = np.ascontiguousarray(values)
-        key = (data.dtype.str, data.shape, hashlib.sha256(data.tobytes()).digest(), tuple(scales), zero_point, axis)
+        key = (data.dtype.str, data.shape, hashlib.sha256(data.data).digest(), tuple(scales), zero_point, axis)
         if key not in self._constants:
             quantized = LiteTensor("", data.shape, data.dtype.name, tuple(map(float, scales)), zero_point, axis, data)
             self._constants[key] = self.tensor(quantized)

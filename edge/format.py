@@ -140,15 +140,16 @@ def _digest(start: Bytes, *rest: Bytes) -> bytes:
 
 def write(program: Program, path: str | os.PathLike[str]) -> None:
     """Write a program to `path`, whole or not at all; raises `EdgeError` where that fails."""
-    write_atomically(path, _pieces(program))
+    write_atomically(path, pieces(program))
 
 
 def to_bytes(program: Program) -> bytes:
     """The bytes of a program's file; the same program gives the same bytes."""
-    return b"".join(_pieces(program))
+    return b"".join(pieces(program))
 
 
-def _pieces(program: Program) -> tuple[Bytes, ...]:
+def pieces(program: Program) -> tuple[Bytes, ...]:
+    """What `to_bytes` joins; the constants are those of the program itself, no copy."""
     try:
         return _header_and_body(program)
     except RecordError as err:

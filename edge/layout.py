@@ -121,7 +121,7 @@ def pack_constant(op: str, role: str, call: OpCall, array: np.ndarray) -> bytes:
     if role == "filter" and array.ndim == 4:
         return _pack_filter(filter_layout(op, call), array)
     if array.dtype != np.bool_:
-        return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
+        return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
     row = math.ceil(array.shape[-1] / 8) if role == "filter" else pixel_bytes(Encoding.BITS, array.shape[-1])
     return bitpack.pack(array, row).tobytes()
 
@@ -164,7 +164,7 @@ def _pack_block(layout: FilterLayout, block: np.ndarray, width: int) -> bytes:
     padded[:outputs, :, : taps * layout.pixel] = rows.reshape(outputs, segments, -1)
     split = padded.reshape(width, segments, layout.positions, layout.per_position).transpose(1, 2, 0, 3)
     if block.dtype != np.bool_:
-        return np.ascontiguousarray(split).astype(block.dtype.newbyteorder("<")).tobytes()
+        return np.ascontiguousarray(split).astype(block.dtype.newbyteorder("<"), copy=False).tobytes()
     return bitpack.pack(split.reshape(*split.shape[:2], -1), width * layout.lane_bits // 8).tobytes()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ def to_program(graph: Graph, metadata: Mapping[str, Any] | None = None) -> Progr
         inputs=tuple(numbers[name] for name in graph.inputs),
         outputs=tuple(numbers[name] for name in graph.outputs),
         arena_bytes=arena_bytes,
-        blob=store.blob(),
+        blob=store.take_blob(),
         layers=tuple(node.layers for node in graph.nodes),
         metadata={**_metadata(graph), "tensors": list(numbers), **(metadata or {})},
     )
@@ -93,28 +94,32 @@ class _ConstantStore:
 
     def __init__(self) -> None:
         self.constants: list[Constant] = []
-        self._numbers: dict[tuple[ConstantType, bytes], int] = {}
-        self._offsets: dict[bytes, int] = {}
+        self._numbers: dict[tuple[ConstantType, bytes], int] = {}  # by type and digest
+        self._offsets: dict[bytes, int] = {}  # by digest
+        self._pieces: list[tuple[int, bytes]] = []  # offset and bytes, in order
         self._end = 0
 
     def number(self, kind: ConstantType, data: bytes) -> int:
         """The number of the constant with this type and these bytes, added if it is new."""
-        key = (kind, data)
+        digest = hashlib.sha256(data).digest()
+        key = (kind, digest)
         if key not in self._numbers:
             self._numbers[key] = len(self.constants)
-            self.constants.append(Constant(kind, self._place(data), len(data)))
+            self.constants.append(Constant(kind, self._place(digest, data), len(data)))
         return self._numbers[key]
 
-    def _place(self, data: bytes) -> int:
-        if data not in self._offsets:
-            self._offsets[data] = arena.round_up(self._end)
-            self._end = self._offsets[data] + len(data)
-        return self._offsets[data]
+    def _place(self, digest: bytes, data: bytes) -> int:
+        if digest not in self._offsets:
+            self._offsets[digest] = arena.round_up(self._end)
+            self._pieces.append((self._offsets[digest], data))
+            self._end = self._offsets[digest] + len(data)
+        return self._offsets[digest]
 
-    def blob(self) -> np.ndarray:
-        """All constants, each at its offset; gaps are zero."""
+    def take_blob(self) -> np.ndarray:
+        """All constants, each at its offset; gaps are zero. Each is let go of as it is written, so that they are not in memory twice."""
         blob = aligned(self._end)
-        for data, offset in self._offsets.items():
+        while self._pieces:
+            offset, data = self._pieces.pop()
             blob[offset : offset + len(data)] = np.frombuffer(data, np.uint8)
         return blob
 

@@ -333,7 +333,7 @@ def test_a_failed_rename_is_an_error_for_people(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(outputs.os, "replace", refused)
     with pytest.raises(EdgeError, match="cannot write"):
-        write_all({tmp_path / "a.edge": b"x"})
+        write_all([(tmp_path / "a.edge", [b"x"])])
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
 
@@ -356,21 +356,22 @@ def test_a_failed_rename_undoes_those_before_it(tmp_path: Path, monkeypatch: pyt
     if not links:
         monkeypatch.setattr(outputs.os, "link", one_name)
     with pytest.raises(EdgeError, match=r"cannot write .*/last\.tflite: Operation not permitted"):
-        write_all({tmp_path / name: b"new" for name in ("old.edge", "absent.edge", "last.tflite")})
+        write_all((tmp_path / name, [b"n", b"ew"]) for name in ("old.edge", "absent.edge", "last.tflite"))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old.edge": b"old.edge", "last.tflite": b"last.tflite"}
 
 
 def test_replaced_files_leave_nothing_beside_them(tmp_path: Path) -> None:
     for content in (b"old", b"new"):
-        write_all({tmp_path / name: content for name in ("a.edge", "a.tflite")})
+        sizes = write_all((tmp_path / name, [content]) for name in ("a.edge", "a.tflite"))
+        assert set(sizes.values()) == {len(content)}
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.edge": content, "a.tflite": content}
 
 
 def test_a_missing_package_for_tflite_leaves_the_edge_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(graph: Any, program: Any) -> bytes:
+    def missing() -> None:
         raise MissingPackage("writing TFLite needs flatbuffers; install it with: pip install 'edge-lowbit[convert]'")
 
-    monkeypatch.setattr(module, "_tflite", missing)
+    monkeypatch.setattr(module, "packages", missing)
     report = edge.convert(DIGITS, tmp_path)
     assert [file.format for file in report.files] == ["edge"] and "pip install" in report.messages[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["digits.edge"]
