@@ -109,8 +109,8 @@ class Network:
             NET_FLOAT: ("plain", 32),
             NET_INT8: ("folded", 8),
             NET_WEIGHTS: ("folded", 1),
-            NET_BINARY: ("binary", 8),
-            EXACT: ("binary", 32),
+            NET_BINARY: ("xnor", 8),
+            EXACT: ("xnor", 32),
         }[kind]
         calibrate = self.pictures(CALIBRATION_PICTURES, seed=2) if bits == 8 else None
         edge.convert(self.keras_file(source), path, bits=bits, calibrate=calibrate, formats="edge")
@@ -176,7 +176,7 @@ def rescaled(pictures: Pictures) -> NDArray[np.float32]:
 # -- the cache -----------------------------------------------------------------------------------------------------------------
 
 
-MODEL_SOURCES = (Path(__file__), ROOT / "edge" / "zoo.py", ROOT / "edge" / "training.py")
+MODEL_SOURCES = (Path(__file__), *(ROOT / "edge").glob("zoo*.py"), *(ROOT / "edge").glob("training*.py"))
 
 
 def _digest(files: Iterable[Path]) -> str:

@@ -94,7 +94,7 @@ def _zoo(name: str, folder: Path, bits: int) -> Path:
     from edge import zoo
 
     keras.utils.set_random_seed(0)
-    zoo.build(name, "binary" if bits == 1 else "float").save(folder / "model.keras")
+    zoo.build(name, "xnor" if bits == 1 else "float").save(folder / "model.keras")
     return folder / "model.keras"
 
 

@@ -84,7 +84,7 @@ def _assert_right(name: str, kind: str) -> Mapping[str, Any]:
     _assert_as_defined(engine, _input(network, kind, 1)[0])
     if kind == NET_BINARY:
         _assert_signs(network)
-    expected = _keras(name, "binary" if kind == NET_BINARY else "folded")
+    expected = _keras(name, "xnor" if kind == NET_BINARY else "folded")
     got = engine.run(_input(network, kind, COMPARED_PICTURES))
     if kind == NET_FLOAT:
         np.testing.assert_allclose(got, expected, rtol=0, atol=LOGIT_TOLERANCE)
@@ -100,7 +100,7 @@ def _assert_as_defined(engine: Engine, picture: np.ndarray) -> None:
 def _assert_signs(network: Network) -> None:
     """The network of signs with its float layers left in float gives Keras' own answers."""
     engine = edge.load(network.exact_file())
-    expected, got = _keras(network.name, "binary"), engine.run(network.pictures(COMPARED_PICTURES))
+    expected, got = _keras(network.name, "xnor"), engine.run(network.pictures(COMPARED_PICTURES))
     same = np.isclose(got, expected, rtol=0, atol=LOGIT_TOLERANCE).all(axis=1)
     # A value so close to 0 that rounding decides its sign changes an answer, in few pictures.
     assert same.mean() >= 0.75, f"{network.name}: only {same.sum()} of {len(same)} answers are Keras' own"

@@ -76,7 +76,7 @@ def test_memory_of_every_model_is_what_the_kernel_maps(name: str, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float", "binary"])
+@pytest.mark.parametrize("precision", ["float", "xnor"])
 @pytest.mark.parametrize("name", ["lenet", "cnn-cifar10", "resnet(2)", "mlp-base"])
 def test_memory_of_the_zoo_is_what_the_kernel_maps(name: str, precision: str, tmp_path: Path) -> None:
     pytest.importorskip("keras")

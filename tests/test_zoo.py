@@ -45,7 +45,7 @@ def test_resnets_have_6n_plus_2_layers_with_weights(n: int, precision: str) -> N
 
 
 def test_a_shortcut_around_each_layer_doubles_the_sums() -> None:
-    model = zoo.resnet(2, "binary", shortcuts=2)
+    model = zoo.build("resnet(2)-shortcuts", "xnor")
     assert sum(isinstance(layer, keras.layers.Add) for layer in model.layers) == 12
 
 
@@ -53,9 +53,10 @@ def test_a_shortcut_around_each_layer_doubles_the_sums() -> None:
 def test_precisions_differ_in_quantizers_and_norms(precision: str) -> None:
     hidden = zoo.cnn_digits(precision, width=0.5).get_layer("conv2")
     kinds = [getattr(hidden, f"{what}_quantizer", None) is not None for what in ("kernel", "input")]
-    assert kinds == [precision in ("weights", "binary"), precision == "binary"]
+    assert kinds == [precision in zoo.SIGNS, precision in ("xnor", "xnor-k")]
+    assert getattr(hidden, "magnitude_map", False) == (precision == "xnor-k")
     norms = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in zoo.cnn_digits(precision, width=0.5).layers)
-    assert norms == {"float": 2, "folded": 0, "weights": 5, "binary": 5}[precision]
+    assert norms == {"float": 2, "folded": 0}.get(precision, 5)
 
 
 def test_width_multiplies_channels_to_multiples_of_8() -> None:
@@ -69,7 +70,7 @@ QUICK = ("lenet", "resnet(2)", "clock", "mlp-base")  # the others compile many k
 
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in zoo.NETWORKS])
 def test_binary_networks_convert_packed_and_give_keras_answers(name: str, tmp_path: Path) -> None:
-    model = zoo.build(name, "binary", width=NARROW.get(name, 1 / 4))
+    model = zoo.build(name, "xnor", width=NARROW.get(name, 1 / 4))
     randomize(model)
     engine = converted(model, tmp_path)
     weighted = [cost.precision for cost in program_cost(engine.program, engine.machine).instructions if cost.macs]
@@ -116,7 +117,7 @@ def test_int8_files_stay_integer_between_first_and_last_layer(name: str, tmp_pat
 def test_errors_name_what_there_is() -> None:
     with pytest.raises(InputError, match=r"lenet, alexnet"):
         zoo.build("lenet5")
-    with pytest.raises(InputError, match=r"precision .* float, folded, weights, binary, got '1 bit'"):
+    with pytest.raises(InputError, match=r"precision .* float, folded, xnor-weights, .* got '1 bit'"):
         zoo.lenet("1 bit")
     with pytest.raises(InputError, match="width"):
         zoo.lenet(width=0)

@@ -1,0 +1,101 @@
+"""`edge train`: a network trained by its recipe, converted and tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge.cli_options import PATH, json_option
+from edge.console import Progress, bytes_text, out, out_facts, out_json, say, seconds_text, styled
+from edge.recipes import PRECISIONS
+
+if TYPE_CHECKING:
+    from edge.train import Settings
+    from edge.train_loop import Epoch
+
+EPILOG = """
+\b
+Examples:
+  edge train lenet                                 MNIST through Keras, float, into runs/lenet-float
+  edge train lenet --precision xnor                signs, taught by the float net (trained first if it is missing)
+  edge train lenet --precision xnor --data mnist.npz --seed 1
+  edge train resnet-2 --precision xnor --resume    go on where it was cut off
+  edge train lenet --data pictures/ --epochs 3     pictures/train/CLASS/*.png and pictures/test/CLASS/*.png
+  edge train --list                                the recipes
+
+\b
+The test set is looked at once, by the engine, which runs the converted file; the epoch is chosen on training pictures that are held back.
+"""
+
+
+def _list(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from edge.cli_zoo import print_recipes
+
+        print_recipes()
+        ctx.exit()
+
+
+@click.command(epilog=EPILOG)
+@click.argument("recipe", metavar="RECIPE")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="float", show_default=True, help="Of weights, and of activations.")
+@click.option("--data", type=PATH, metavar="FILE|FOLDER", help="An .npz or a folder of pictures, in place of the data fetched by name.")
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="By default the recipe's.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S", help="Of weights, order and augmentation.")
+@click.option("--width", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, metavar="W", help="Times channels.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the folder.")
+@click.option("--tensorboard", is_flag=True, help="Write logs for TensorBoard into the folder.")
+@click.option("-o", "--output", type=PATH, metavar="FOLDER", help="By default runs/RECIPE-PRECISION.")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="List the recipes and exit.")
+@json_option
+def train(recipe: str, output: str | None, resume: bool, tensorboard: bool, as_json: bool, **options: Any) -> None:
+    """Train the network of RECIPE, convert it, and run the converted file on the whole test set.
+
+    The folder gets checkpoint, curve, model.keras, the .edge files and result.json.
+    """
+    from edge.train import Told, settings_for
+    from edge.train import train as train_network
+
+    settings = settings_for(recipe, **options)
+    folder = Path(output) if output else Path("runs") / settings.name
+    with Progress() as progress:
+
+        def epoch(run: Settings, row: Epoch) -> None:
+            progress.clear()
+            say(_line(run, row))
+
+        def batch(epoch: int, done: int, total: int) -> None:
+            progress.update(done, total, f"epoch {epoch + 1}")
+
+        result = train_network(settings, folder, resume=resume, told=Told(say, epoch, batch), tensorboard=tensorboard)
+    if as_json:
+        out_json(result)
+    else:
+        _print(result, folder)
+
+
+def _line(run: Settings, row: Epoch) -> str:
+    from edge.recipes import recipe
+    from edge.train_scores import ACCURACY, MINUTES_OFF
+
+    measure = MINUTES_OFF if recipe(run.recipe).data == "clocks" else ACCURACY
+    stage = f" ({row.stage})" if row.stage else ""
+    return (
+        f"{run.name} epoch {row.epoch}/{run.epochs}{stage}: loss {row.loss:.4f}, "
+        f"held back {measure.text(row.validation)}, {seconds_text(row.seconds)}"
+    )
+
+
+def _print(result: dict[str, Any], folder: Path) -> None:
+    from edge.train_scores import ACCURACY, MINUTES_OFF
+
+    for name, file in result["files"].items():
+        measure = ACCURACY if file["measure"] == ACCURACY.name else MINUTES_OFF
+        out(styled(f"{folder / file['file']}", "bold"))
+        facts = [("precision", name), ("test set", f"{measure.text(file['score'])} of {file['pictures']:,} pictures, by the engine")]
+        facts += [(f"on {part}", measure.text(found["score"])) for part, found in file["further"].items()]
+        share = f"{100 * file['one_bit_share']:.1f} % of {file['weights']:,} weights"
+        out_facts([*facts, ("1 bit", share), ("size", bytes_text(file["bytes"]))], indent="  ")
+    out_facts([("training", f"{result['epochs']} epochs, {seconds_text(result['training_s'])}"), ("command", result["command"])])

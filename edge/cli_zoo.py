@@ -1,0 +1,142 @@
+"""`edge zoo`: the networks of the project listed, shown and written as untrained Keras models."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge.cli_options import PATH, json_option
+from edge.console import Column, bytes_text, out, out_facts, out_json, out_table, shape_text
+from edge.zoo_writer import PRECISIONS
+
+EPILOG = """
+\b
+Examples:
+  edge zoo list                                       networks, and the recipes that train them
+  edge zoo show lenet --precision xnor                layers, weights and how many take 1 bit
+  edge zoo build "resnet(5)" --precision xnor-k -o net.keras
+  edge train lenet --precision xnor                   train one
+"""
+_FLOAT_BYTES = 4
+
+
+@click.group(epilog=EPILOG)
+def zoo() -> None:
+    """The networks of this project, float or at 1 bit."""
+
+
+_network = click.argument("network", metavar="NETWORK")
+_precision = click.option("--precision", type=click.Choice(PRECISIONS), default="float", show_default=True, help="Of weights, activations.")
+_width = click.option("--width", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Times the channels.")
+
+
+@zoo.command("list")
+@json_option
+def list_networks(as_json: bool) -> None:
+    """List the networks and the recipes that train them."""
+    from edge.recipes import RECIPES
+    from edge.zoo import NETWORKS
+
+    rows = [(name, _about(build), [r.name for r in RECIPES.values() if r.network == name]) for name, build in NETWORKS.items()]
+    if as_json:
+        out_json([{"network": name, "about": about, "recipes": recipes} for name, about, recipes in rows])
+    else:
+        columns = [Column("network"), Column("recipes", folds=True), Column("about", folds=True)]
+        out_table(columns, [(name, ", ".join(recipes) or "-", about) for name, about, recipes in rows])
+
+
+def _about(build: Callable[..., Any]) -> str:
+    """The first line of a network's docstring."""
+    function = build.func if isinstance(build, partial) else build
+    return (inspect.getdoc(function) or "").splitlines()[0]
+
+
+@zoo.command()
+@_network
+@_precision
+@_width
+@json_option
+def show(network: str, precision: str, width: float, as_json: bool) -> None:
+    """Show the layers of NETWORK, their weights, and how many of those take 1 bit."""
+    from edge.zoo import build
+
+    model = build(network, precision, width=width)
+    layers = [_row(layer) for layer in model.layers if layer.weights]
+    kernels = sum(row["kernel"] for row in layers)
+    signs = sum(row["kernel"] for row in layers if row["bits"] == 1)
+    summary = {
+        "network": network,
+        "precision": precision,
+        "width": width,
+        "input": list(model.input_shape[1:]),
+        "parameters": model.count_params(),
+        "one_bit_share": signs / kernels,
+        "layers": layers,
+    }
+    if as_json:
+        out_json(summary)
+        return
+    columns = [Column("layer"), Column("kind"), Column("output"), Column("bits", right=True), Column("weights", right=True)]
+    out_table(columns, [(r["name"], r["kind"], shape_text(r["output"]), str(r["bits"]), f"{r['parameters']:,}") for r in layers])
+    out()
+    size = bytes_text(_FLOAT_BYTES * model.count_params())
+    share = f"{100 * signs / kernels:.1f} % of the {kernels:,} in kernels"
+    out_facts([("input", shape_text(model.input_shape[1:])), ("weights", f"{model.count_params():,}, {size} as float32"), ("1 bit", share)])
+
+
+def _row(layer: Any) -> dict[str, Any]:
+    is_signs = getattr(layer, "kernel_quantizer", None) is not None
+    return {
+        "name": layer.name,
+        "kind": type(layer).__name__,
+        "output": list(layer.output.shape[1:]),
+        "bits": 1 if is_signs else 32,
+        "parameters": layer.count_params(),
+        "kernel": math.prod(layer.kernel.shape) if hasattr(layer, "kernel") else 0,
+    }
+
+
+@zoo.command()
+@_network
+@_precision
+@_width
+@click.option("-o", "--output", type=PATH, metavar="FILE", help="By default NETWORK-PRECISION.keras in this folder.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the initial weights.")
+@json_option
+def build(network: str, precision: str, width: float, output: str | None, seed: int, as_json: bool) -> None:
+    """Write NETWORK, untrained, as a .keras file."""
+    from edge.errors import InputError
+    from edge.zoo import build as build_network
+    from edge.zoo_writer import keras_package
+
+    path = Path(output or f"{network}-{precision}.keras")
+    if path.suffix != ".keras":
+        raise InputError(f"networks are written as .keras files, got {path.name}; give a name that ends in .keras")
+    keras_package().utils.set_random_seed(seed)
+    model = build_network(network, precision, width=width)
+    partial_path = path.with_stem(f".partial-{path.stem}")
+    model.save(partial_path)
+    os.replace(partial_path, path)
+    if as_json:
+        out_json({"path": str(path), "nbytes": path.stat().st_size, "parameters": model.count_params()})
+    else:
+        out(f"{path}  {model.count_params():,} weights, {bytes_text(path.stat().st_size)}")
+
+
+def print_recipes() -> None:
+    """The recipes of `edge train`, on stdout."""
+    from edge.recipes import RECIPES
+
+    columns = [Column("recipe"), Column("network"), Column("data"), Column("epochs: float, 1-bit weights, all 1 bit", right=True)]
+    rows = []
+    for each in RECIPES.values():
+        data = f"{each.data}, permuted" if each.permuted else each.data
+        rows.append((each.name, each.network, data, f"{each.floats.epochs}, {each.weights.epochs}, {each.signs.epochs}"))
+    out_table(columns, rows)

@@ -1,0 +1,207 @@
+"""`edge train`: a recipe's network trained, converted, and the converted file run on the whole test set.
+
+    result = train("lenet", precision="xnor", folder=Path("runs/lenet-xnor"))
+
+A run's folder holds its settings, checkpoint, curve, `model.keras`, the converted files, and last of all `result.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edge.datasets import Dataset, load
+from edge.errors import InputError
+from edge.files import write_atomically
+from edge.recipes import PRECISIONS, Recipe, recipe
+from edge.train_loop import CHECKPOINT, Batch, Epoch, Training, run
+from edge.train_result import RESULT, convert_and_test
+from edge.zoo import build
+from edge.zoo_writer import Model, keras_package
+
+SETTINGS, MODEL = "settings.json", "model.keras"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a run; a run is resumed only with the same."""
+
+    recipe: str
+    precision: str
+    width: float
+    seed: int
+    epochs: int
+    data: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"nets are trained at one of the precisions {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.epochs < 1:
+            raise InputError(f"a training has 1 epoch or more, got {self.epochs}")
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder."""
+        width = "" if self.width == 1 else f"-x{self.width:g}"
+        return f"{self.recipe}-{self.precision}{width}{f'-seed{self.seed}' if self.seed else ''}"
+
+    @property
+    def command(self) -> str:
+        """That reproduces the run; of a path of data the name alone."""
+        parts = [f"edge train {self.recipe} --precision {self.precision} --seed {self.seed} --epochs {self.epochs}"]
+        parts += [f"--width {self.width:g}"] * (self.width != 1) + [f"--data {Path(self.data or '').name}"] * (self.data is not None)
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who is told how it goes: say takes sentences; epoch each finished one of a run; batch how far the epoch is."""
+
+    say: Callable[[str], None] = lambda text: None
+    epoch: Callable[[Settings, Epoch], None] = lambda settings, row: None
+    batch: Batch = lambda epoch, done, total: None
+
+
+def settings_for(
+    name: str, *, precision: str = "float", width: float = 1.0, seed: int = 0, epochs: int | None = None, data: str | None = None
+) -> Settings:
+    """The settings of a run; without `epochs` those of the recipe."""
+    if epochs is None:
+        epochs = recipe(name).schedule(precision).epochs
+    return Settings(name, precision, width, seed, epochs, data)
+
+
+def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told | None = None, tensorboard: bool = False) -> dict[str, Any]:
+    """Train in `folder`, or with `resume` go on where a run with the same settings was cut off; the content of its `result.json`.
+
+    Weights of 1 bit learn from the float net of the same recipe, which stands in the folder beside this one, or is trained there first.
+    Raises `EdgeError` for settings and data that do not fit, and where the folder holds another run.
+    """
+    told = told or Told()
+    made = recipe(settings.recipe)
+    schedule = made.schedule(settings.precision)
+    _claim(folder, settings, resume=resume)
+    if (folder / RESULT).exists():
+        told.say(f"{folder} is done already")
+        return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    if schedule.teacher:
+        _teach(settings, folder, told)
+    network = _new_network(made, settings)
+    data = _data(made, settings, network)
+    teacher = _teacher(settings, folder) if schedule.teacher else None
+    part = max(min(made.held_back, len(data.train) // 5), 1)
+    scaled = replace(schedule, epochs=settings.epochs, signs_first=round(schedule.signs_first * settings.epochs / schedule.epochs))
+    training = Training(network, made, scaled, data.train[:-part], data.train[-part:], settings.seed, teacher)
+    board = _tensorboard(folder, network) if tensorboard else None
+    state = run(training, folder, told=lambda row: told.epoch(settings, row), batch=told.batch, callbacks=board)
+    _save(network, folder / MODEL)
+    found = convert_and_test(folder, settings.precision, data, len(training.train))
+    result = {**_facts(settings, made, data), **_training_facts(state.curve, state.best_epoch, state.best_validation), **found}
+    write_atomically(folder / RESULT, [json.dumps(result, indent=2).encode()])
+    return result
+
+
+def _claim(folder: Path, settings: Settings, *, resume: bool) -> None:
+    """Make the folder this run's, or see that it is."""
+    mine = {name: value for name, value in vars(settings).items() if name != "data"}
+    path = folder / SETTINGS
+    if path.exists():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        if theirs != mine:
+            changed = next(name for name in mine if theirs.get(name) != mine[name])
+            raise InputError(
+                f"the folder {folder} holds a run with {changed} {theirs.get(changed)}, expected {mine[changed]}; give another with -o"
+            )
+        if not resume and ((folder / CHECKPOINT).exists() or (folder / RESULT).exists()):
+            raise InputError(f"the folder {folder} holds this run already; go on with it by --resume, or give another with -o")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, [json.dumps(mine, indent=2).encode()])
+
+
+# -- networks and data ---------------------------------------------------------------------------------------------------------
+
+
+def _new_network(made: Recipe, settings: Settings) -> Model:
+    keras_package().utils.set_random_seed(settings.seed)
+    return build(made.network, settings.precision, width=settings.width)
+
+
+def _data(made: Recipe, settings: Settings, network: Model) -> Dataset:
+    data = load(made.data, path=settings.data, shape=tuple(network.input_shape[1:]))
+    return data.permuted() if made.permuted else data
+
+
+def _teacher_folder(folder: Path, settings: Settings) -> tuple[Settings, Path]:
+    theirs = settings_for(settings.recipe, width=settings.width, seed=settings.seed, data=settings.data)
+    if settings.epochs < theirs.epochs:  # a short try has a short teacher
+        theirs = replace(theirs, epochs=settings.epochs)
+    return theirs, folder.parent / theirs.name
+
+
+def _teach(settings: Settings, folder: Path, told: Told) -> None:
+    theirs, beside = _teacher_folder(folder, settings)
+    if (beside / RESULT).exists():
+        return
+    told.say(f"training the float net first, in {beside}")
+    train(theirs, beside, resume=True, told=told)
+
+
+def _teacher(settings: Settings, folder: Path) -> Model:
+    return keras_package().models.load_model(_teacher_folder(folder, settings)[1] / MODEL, compile=False)
+
+
+def _save(network: Model, path: Path) -> None:
+    partial = path.with_stem(f".partial-{path.stem}")
+    network.save(partial)
+    os.replace(partial, path)
+
+
+def _tensorboard(folder: Path, network: Model) -> Any:
+    callbacks = keras_package().callbacks
+    board = callbacks.CallbackList([callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)], model=network)
+    board.on_train_begin()
+    return board
+
+
+# -- what is written down ------------------------------------------------------------------------------------------------------
+
+
+def _facts(settings: Settings, made: Recipe, data: Dataset) -> dict[str, Any]:
+    from edge.bench_machine import processor_name, versions
+
+    return {
+        "run": settings.name,
+        "recipe": settings.recipe,
+        "network": made.network,
+        "data": made.data,
+        "data_sha256": data.digest(),
+        "permuted": made.permuted,
+        "precision": settings.precision,
+        "width": settings.width,
+        "seed": settings.seed,
+        "epochs": settings.epochs,
+        "command": settings.command,
+        "hardware": {"processor": processor_name(), "machine": platform.machine(), "threads": _threads()},
+        "versions": versions(),
+        "finished": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def _threads() -> int:
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or len(os.sched_getaffinity(0))
+
+
+def _training_facts(curve: list[Epoch], best_epoch: int, best: float | None) -> dict[str, Any]:
+    return {
+        "best_epoch": best_epoch,
+        "validation": best,
+        "training_s": round(sum(row.seconds for row in curve), 1),
+        "training_cpu_s": round(sum(row.cpu_seconds for row in curve), 1),
+    }

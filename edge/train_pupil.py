@@ -1,0 +1,117 @@
+"""The model that is trained: a network behind random changes of its pictures, its answers beside those of a teacher.
+
+Keras is imported when it is built; nothing but `keras.ops` and Keras' own layers is used, so that any backend trains it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from edge.recipes import Augment, Recipe, Schedule
+from edge.zoo_writer import Model, Tensor, keras_package
+
+TEMPERATURE = 3.0  # of the answers that a pupil compares with its teacher's
+MOMENTUM = 0.9
+_GREY_LEVELS = 255
+
+
+def logits_of(network: Model) -> Model:
+    """The same network up to the inputs of its softmax layers, sharing its weights."""
+    keras = keras_package()
+    ends = [layer.input for layer in network.layers if isinstance(layer, keras.layers.Softmax)]
+    return keras.Model(network.input, ends)
+
+
+def pupil(network: Model, recipe: Recipe, schedule: Schedule, steps: int, *, epochs: int, teacher: Model | None = None) -> Model:
+    """The compiled model that trains `network` for `epochs` of `steps` batches: pictures 0..255 in, one tensor for each output.
+
+    With a `teacher` that is the logits of the network (N, classes) and behind them the teacher's, along the last axis.
+    """
+    keras = keras_package()
+    picture = keras.Input(network.input_shape[1:])
+    seen = _augmented(picture, recipe.augment)
+    answers = logits_of(network)(seen)
+    if teacher is not None:
+        teacher.trainable = False
+        theirs = logits_of(teacher)(seen, training=False)
+        answers = [keras.ops.concatenate(pair, axis=-1) for pair in zip(answers, theirs, strict=True)]
+    share = schedule.teacher if teacher is not None else 0.0
+    model = keras.Model(picture, answers)
+    model.compile(
+        optimizer(schedule, steps, epochs),
+        loss=[loss(share) for _ in answers],
+        loss_weights=list(recipe.loss_weights),
+        jit_compile=False,  # on processors XLA takes twice the time
+    )
+    return model
+
+
+def _augmented(picture: Tensor, change: Augment) -> Tensor:
+    layers = keras_package().layers
+    x = picture
+    if change.flip:
+        x = layers.RandomFlip("horizontal")(x)
+    for amount, layer in ((change.turn, layers.RandomRotation), (change.zoom, layers.RandomZoom)):
+        if amount:
+            x = layer(amount, fill_mode="constant")(x)
+    if change.shift:
+        x = layers.RandomTranslation(change.shift, change.shift, fill_mode="constant")(x)
+    return layers.GaussianNoise(change.noise)(x) if change.noise else x
+
+
+def loss(teacher_share: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Cross entropy with the labels and, to `teacher_share`, with what a teacher answers (Hinton et al., arXiv:1503.02531)."""
+    keras = keras_package()
+    ops = keras.ops
+
+    def cross_entropy(labels: Tensor, answers: Tensor) -> Tensor:
+        return keras.losses.sparse_categorical_crossentropy(labels, answers, from_logits=True)
+
+    def taught(labels: Tensor, answers: Tensor) -> Tensor:
+        mine, theirs = ops.split(answers, 2, axis=-1)
+        soft = ops.log_softmax(ops.stop_gradient(theirs) / TEMPERATURE)
+        divergence = ops.sum(ops.exp(soft) * (soft - ops.log_softmax(mine / TEMPERATURE)), axis=-1)
+        imitation = TEMPERATURE**2 * divergence  # the gradient of softened answers is smaller by that square
+        return (1 - teacher_share) * cross_entropy(labels, mine) + teacher_share * imitation
+
+    return taught if teacher_share else cross_entropy
+
+
+def optimizer(schedule: Schedule, steps: int, epochs: int) -> Any:
+    """A linear warm-up to the schedule's rate, then half a cosine down to 0 at the end of `epochs`."""
+    optimizers = keras_package().optimizers
+    warm_up = min(round(schedule.warm_up * steps), epochs * steps // 2)
+    rate = optimizers.schedules.CosineDecay(
+        initial_learning_rate=schedule.rate / 100,
+        decay_steps=max(epochs * steps - warm_up, 1),
+        warmup_target=schedule.rate,
+        warmup_steps=warm_up,
+    )
+    if schedule.optimizer == "sgd":
+        return optimizers.SGD(rate, momentum=MOMENTUM, nesterov=True, weight_decay=schedule.decay or None)
+    return optimizers.Adam(rate)
+
+
+@contextmanager
+def float_weights(network: Model) -> Iterator[None]:
+    """Weights of 1 bit as floats for a while: signs are taken between layers alone."""
+    quantizers = {layer: layer.kernel_quantizer for layer in network.layers if hasattr(layer, "kernel_quantizer")}
+    try:
+        for layer in quantizers:
+            layer.kernel_quantizer = None
+        yield
+    finally:
+        for layer, quantizer in quantizers.items():
+            layer.kernel_quantizer = quantizer
+
+
+def reseed(model: Model, seed: int, epoch: int) -> None:
+    """Give every layer with random numbers (dropout, changes of pictures) a state that follows from seed and epoch alone."""
+    random = np.random.default_rng((seed, epoch, 1))
+    for state in model.variables:
+        if state.path.endswith("seed_generator_state"):
+            state.assign(random.integers(0, 2**31, state.shape).astype(state.dtype))

@@ -1,0 +1,145 @@
+"""How the networks of `edge.zoo` are written: layer after layer, each as the precision asked for has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from edge.errors import InputError, MissingPackage
+
+SIGNS: Mapping[str, Mapping[str, Any]] = {
+    "xnor-weights": {"kernel_quantizer": "xnor_weights"},
+    "dorefa-weights": {"kernel_quantizer": "dorefa_weights"},
+    "xnor": {"kernel_quantizer": "ste_sign", "input_quantizer": "ste_sign"},
+    "xnor-k": {"kernel_quantizer": "xnor_weights", "input_quantizer": "ste_sign", "magnitude_map": True},
+}
+"""Of each precision with signs, the arguments of its layers (`edge.training`). `xnor` has no alpha: the batch norm behind it has one."""
+
+PRECISIONS = ("float", "folded", *SIGNS)
+_ABOUT_INPUTS = ("input_quantizer", "magnitude_map")
+PIXEL_STEP = 1 / 255
+
+Model = Any
+"""A Keras model, and `Tensor` one of its tensors (Keras publishes no types for them)."""
+Tensor = Any
+
+
+class Writer:
+    """A network being written: the tensor it has come to, the layers so far, and how each kind of layer looks at the precision asked for.
+
+    Names count up, one number for each layer with weights: conv1, norm1, conv2, ...
+    """
+
+    def __init__(self, name: str, shape: tuple[int, int, int], precision: str, width: float) -> None:
+        if precision not in PRECISIONS:
+            raise InputError(f"the precision of a network should be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        if not width > 0:
+            raise InputError(f"the width of a network should be above 0, got {width!r}; 1 is the network as it was described")
+        self.layers = keras_package().layers
+        self.name, self.precision, self.width, self.count = name, precision, width, 0
+        self.picture = self.layers.Input(shape, name="picture")
+        self.at = self.layers.Rescaling(PIXEL_STEP, name="rescale")(self.picture)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether what goes between layers is signs."""
+        return "input_quantizer" in SIGNS.get(self.precision, {})
+
+    @property
+    def has_norms(self) -> bool:
+        return self.precision in SIGNS
+
+    def channels(self, count: int) -> int:
+        """`count` times the width, a multiple of 8 unless the width is 1."""
+        return count if self.width == 1 else max(8, 8 * round(count * self.width / 8))
+
+    # -- layers with weights ---------------------------------------------------------------------------------------------------
+
+    def weights(self, kind: str, size: int, *args: Any, first: bool = False, bias: bool = True, **kwargs: Any) -> Writer:
+        """A `Conv2D` or `Dense` of `size` channels alone: of signs unless it is the `first`, where the precision says so."""
+        self.count += 1
+        name = f"{'conv' if kind == 'Conv2D' else 'dense'}{self.count}"
+        if first or not self.has_norms:
+            make = partial(getattr(self.layers, kind), use_bias=bias and not self.has_norms)
+        else:
+            make = partial(_quantized(kind), **self._quantizers(), use_bias=False)
+        self.at = make(size, *args, name=name, **kwargs)(self.at)
+        return self
+
+    def _quantizers(self) -> dict[str, Any]:
+        """Of a layer with signs; pixels have none, so a dense layer that reads the picture takes them as they are."""
+        signs = {"kernel_constraint": "weight_clip", **SIGNS[self.precision]}
+        return signs if self.count > 1 else {name: value for name, value in signs.items() if name not in _ABOUT_INPUTS}
+
+    def conv(self, filters: int, size: int, *, pool: tuple[int, int] | None = None, activation: str = "relu", **kwargs: Any) -> Writer:
+        """A convolution, what makes it non-linear, and a max-pool (window, stride)."""
+        self.weights("Conv2D", self.channels(filters), size, first=self.count == 0, **{"padding": "same", **kwargs})
+        return self._finish(activation, pool)
+
+    def dense(self, units: int, *, dropout: float = 0.0, is_last_hidden: bool = False) -> Writer:
+        """A dense layer, what makes it non-linear, and dropout; the last hidden one gives ReLU, which the float `classes` read."""
+        if len(self.at.shape) > 2:
+            self.at = self.layers.Flatten(name="flatten")(self.at)
+        self.weights("Dense", self.channels(units))
+        self._finish("relu", None)
+        if self.is_binary and is_last_hidden:
+            self.at = self.layers.ReLU(name=f"relu{self.count}")(self.at)
+        return self.dropout(dropout)
+
+    def _finish(self, activation: str, pool: tuple[int, int] | None) -> Writer:
+        """Activation and pool; in networks of signs batch norm, before it the pool where the next layer takes the sign."""
+        if self.is_binary:
+            return self.pool(pool).norm(trained=True)
+        if self.has_norms:
+            self.norm(trained=True)
+        self.at = self.layers.Activation(activation, name=f"{activation}{self.count}")(self.at)
+        return self.pool(pool)
+
+    def classes(self, count: int, *, name: str = "logits") -> Tensor:
+        """The last layer, float at every precision, and its probabilities."""
+        flat = self.at if len(self.at.shape) == 2 else self.layers.Flatten(name="flatten")(self.at)
+        return self.layers.Softmax(name=f"{name}_probabilities")(self.layers.Dense(count, name=name)(flat))
+
+    # -- layers without --------------------------------------------------------------------------------------------------------
+
+    def norm(self, *, trained: bool = False) -> Writer:
+        """Batch norm, as a network describes it for floats (then only there); `trained` for one that signs need."""
+        if trained or self.precision == "float":
+            self.at = self.layers.BatchNormalization(momentum=0.9, name=self._free(f"norm{self.count}"))(self.at)
+        return self
+
+    def _free(self, name: str) -> str:
+        """A name for a further norm behind one layer."""
+        taken = getattr(self.at, "_keras_history", None)
+        return f"{name}b" if taken is not None and taken.operation.name.startswith(name) else name
+
+    def pool(self, window_and_stride: tuple[int, int] | None) -> Writer:
+        if window_and_stride is not None:
+            window, stride = window_and_stride
+            self.at = self.layers.MaxPooling2D(window, stride, name=f"pool{self.count}")(self.at)
+        return self
+
+    def dropout(self, rate: float) -> Writer:
+        if rate:
+            self.at = self.layers.Dropout(rate, name=f"dropout{self.count}")(self.at)
+        return self
+
+    def model(self, *outputs: Tensor) -> Model:
+        return keras_package().Model(self.picture, outputs if len(outputs) > 1 else outputs[0], name=self.name)
+
+
+def keras_package() -> Any:
+    try:
+        import keras
+    except ModuleNotFoundError as err:
+        raise MissingPackage(
+            "a network of edge.zoo is a Keras 3 model, but Keras cannot be imported; install it with: pip install tensorflow"
+        ) from err
+    return keras
+
+
+def _quantized(kind: str) -> Any:
+    from edge import training
+
+    return {"Conv2D": training.QuantConv2D, "Dense": training.QuantDense}[kind]
