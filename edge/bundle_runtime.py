@@ -16,7 +16,7 @@ from edge.errors import EdgeError
 DISTRIBUTION = "edge-lowbit"
 
 # What running a model on a device starts from, and what it never needs.
-_ROOTS = ("edge.known_answer", "edge.figures", "edge.cli", "edge.cli_run", "edge.cli_cache", "edge.cli_doctor")
+_ROOTS = ("edge.known_answer", "edge.figures", "edge.cli", "edge.cli_run", "edge.cli_verify", "edge.cli_cache", "edge.cli_doctor")
 _LEFT_OUT = (
     "edge.converters", "edge.targets", "edge.training", "edge.tflite", "edge.build", "edge.bundle", "edge.deploy", "edge.compare",
     "edge.oracle", "edge.wheels", "edge.kernels.reference",

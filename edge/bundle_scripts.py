@@ -103,6 +103,7 @@ A model with all that runs it on a {title}.
     ./run.sh --watch DIR      classifies the pictures that appear in a folder
     ./run.sh --camera         classifies stills of the camera
     ./edge.sh doctor          says what is wrong, where something is
+    ./edge.sh verify --self model.edge    repeats the model's certificate, where it was signed off
 
 It needs 64-bit Linux with Python 3.11 or newer (`sudo apt install python3-venv` on Raspberry Pi OS). {packages}
 `./install.sh --system-site-packages` takes numpy and pillow of the system where they are new enough.

@@ -58,7 +58,8 @@ def _edge(path: Path) -> Document:
 
 def _show_edge(document: Document) -> None:
     machine = ("machine", f"instruction set {document['instruction_set']}")
-    out_facts([*_facts(document, f"edge {document['format_version']}"), machine])
+    certificate = ("certificate", _certificate_text(document["certificate"]))
+    out_facts([*_facts(document, f"edge {document['format_version']}"), machine, certificate])
     out()
     rows = [_instruction_row(entry) for entry in document["instructions"]]
     columns = [Column("#", right=True), Column("layers", folds=True), Column("operation"), Column("output"), Column("bits", right=True),
@@ -72,6 +73,16 @@ def _show_edge(document: Document) -> None:
     if notes:
         out()
         out_notes(notes)
+
+
+def _certificate_text(found: Mapping[str, Any]) -> str:
+    """The certificate in a line: whether it holds, what it says, on what that rests."""
+    if found["state"] == "none":
+        return "none"
+    if found["state"] == "damaged":
+        return str(found["reason"])
+    said = f"{found['precision']}, {found['verdict']}; {found['oracle']}, {found['data']}; {found['date']}, edge {found['edge']}"
+    return said if found["state"] == "valid" else f"VOID, {found['reason']}. It said: {said}"
 
 
 def _notes(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

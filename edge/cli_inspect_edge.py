@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edge import certificate
 from edge.errors import EdgeError, FormatError
 from edge.format import read
 from edge.kernels.isa import Machine, detect
@@ -34,6 +35,7 @@ def describe(path: Path) -> dict[str, Any]:
         "inputs": [_end(program, number, name) for number, name in zip(program.inputs, _names(program, "inputs"), strict=True)],
         "outputs": _outputs(program),
         "preprocessing": described(program.metadata, program.tensors[program.inputs[0]].type.shape),
+        "certificate": certificate.state(program),
         "instruction_set": machine.isa.name,
         "instructions": list(_instructions(program, cost)),
         "weights": _weights(program),

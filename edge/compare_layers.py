@@ -146,18 +146,19 @@ def _keeps_weights(program: Program, graph: Graph, number: int, instruction: Ins
     candidates = [node.constants["filter"] for node in sources if stored is not None and node.constants["filter"].size == stored.size]
     if stored is None or stored.dtype == np.float32 or any(source.dtype == stored.dtype for source in candidates):
         return True
-    return any(_proportional(_by_channel(stored, instruction), _by_channel(source, instruction)) for source in candidates)
+    return any(proportional(by_channel(stored, operation), by_channel(source, operation)) for source in candidates)
 
 
-def _by_channel(filters: Array, instruction: Instruction) -> Array:
-    """A filter as (O, rest) of numbers; True is -1."""
+def by_channel(filters: Array, operation: str) -> Array:
+    """The filter of an operation as (O, rest) of numbers; True is -1."""
     real = np.where(filters, -1.0, 1.0) if filters.dtype == np.bool_ else filters.astype(np.float64)
-    if instruction.definition.name == "depthwise_conv2d":
+    if operation == "depthwise_conv2d":
         return np.asarray(real.reshape(-1, real.shape[-1]).T)
     return np.asarray(real.reshape(len(real), -1))
 
 
-def _proportional(stored: Array, source: Array) -> bool:
+def proportional(stored: Array, source: Array) -> bool:
+    """Whether every row of `source` is that of `stored` times a factor of its own, exactly."""
     if stored.shape != source.shape:
         return False
     largest = np.abs(stored).argmax(axis=1)[:, None]
@@ -194,21 +195,23 @@ class Tally:
         self.beyond = max(self.beyond, error / tolerance(EXACT, magnitude))
 
     def result(self, program: Program, names: Sequence[str]) -> LayerComparison:
-        piece = self.piece
-        kind = program.tensors[piece.output].type
-        allowed = tolerance(piece.precision, self.magnitude)
+        operations = tuple(program.instructions[i].definition.name for i in self.piece.instructions)
+        return self.compared(names[self.piece.output], operations, program.tensors[self.piece.output].type.encoding)
+
+    def compared(self, tensor: str, operations: tuple[str, ...], encoding: Encoding) -> LayerComparison:
+        allowed = tolerance(self.piece.precision, self.magnitude)
         return LayerComparison(
-            tensor=names[piece.output],
-            layers=piece.layers,
-            operations=tuple(program.instructions[i].definition.name for i in piece.instructions),
-            encoding=kind.encoding.name.lower(),
-            precision=piece.precision,
+            tensor=tensor,
+            layers=self.piece.layers,
+            operations=operations,
+            encoding=encoding.name.lower(),
+            precision=self.piece.precision,
             values=self.values,
             flipped_bits=self.flipped,
             tied_bits=self.tied,
             max_abs_error=self.error,
             relative_error=self.error / self.magnitude if self.magnitude else self.error,
-            tolerance=allowed if kind.encoding is not _BITS and piece.precision != ONE_BIT else None,
+            tolerance=allowed if encoding is not _BITS and self.piece.precision != ONE_BIT else None,
             equal=self._equal(allowed),
         )
 
@@ -253,9 +256,9 @@ def tally(engine: Engine, tallies: Sequence[Tally], known: Mapping[int, str], tr
         each.add(run_piece(engine, each.piece, known, truth), truth.real(name).reshape(-1), ties)
 
 
-def tie_decided(engine: Engine, example: Array, known: Mapping[int, str], truth: Truth) -> bool:
+def tie_decided(engine: Engine, example: Sequence[Array], known: Mapping[int, str], truth: Truth) -> bool:
     """Whether, running through the whole network, the first packed tensor that differs from the source differs in ties alone."""
-    for step, instruction in zip(engine.trace(example), engine.program.instructions, strict=True):
+    for step, instruction in zip(engine.trace(*example), engine.program.instructions, strict=True):
         for number, output in zip(instruction.outputs, (step.output, step.signs), strict=False):
             if output is None or engine.program.tensors[number].type.encoding is not _BITS or number not in known:
                 continue
@@ -263,3 +266,29 @@ def tie_decided(engine: Engine, example: Array, known: Mapping[int, str], truth:
             if wrong.any():
                 return bool(truth.ties(known[number], TIE_ULP)[wrong].all())
     return False
+
+
+class EngineLayers:
+    """The pieces of an engine's program over all examples."""
+
+    fed_by_source = True
+
+    def __init__(self, engine: Engine, graph: Graph) -> None:
+        self._engine = engine
+        self._known = anchors(engine.program, graph)
+        self._tallies = [Tally(piece) for piece in pieces(engine.program, graph)]
+
+    @property
+    def names(self) -> set[str]:
+        """The tensors of the source that `take` looks at."""
+        return set(self._known.values())
+
+    def take(self, example: Sequence[Array], truth: Truth, *, differs: bool) -> bool:
+        """Add one example; whether its outputs, which are another's where `differs`, are explained by a tie."""
+        tied = differs and tie_decided(self._engine, example, self._known, truth)
+        tally(self._engine, self._tallies, self._known, truth)
+        return tied
+
+    def result(self) -> tuple[LayerComparison, ...]:
+        names = tensor_names(self._engine.program)
+        return tuple(each.result(self._engine.program, names) for each in self._tallies)

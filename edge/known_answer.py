@@ -18,15 +18,17 @@ from typing import Any
 import numpy as np
 
 from edge.answers import format_value
+from edge.certificate import KEY, held
 from edge.cli_classify import Answer, Classifier, Result, classifier
-from edge.cli_model import load_model
+from edge.cli_model import Model, load_model
 from edge.errors import EdgeError, InputError
 from edge.feeds import JointItem
 from edge.items import Item
 from edge.preprocess import default_for
+from edge.self_check import NETWORK_TOLERANCE, repeat, require
 
 FILE = "answer.json"
-TOLERANCE = 1e-4  # of max(1, largest magnitude): packed layers are equal everywhere, floats round differently without fused multiply-add
+TOLERANCE = NETWORK_TOLERANCE  # packed layers are equal everywhere, floats round differently without fused multiply-add
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class KnownAnswer:
 
 def record(model: Path, picture: Path) -> KnownAnswer:
     """What a model answers to a picture (or to a `.npy` file that holds one input)."""
-    result = _run(model, picture)
+    result = _run(load_model(model), picture)
     return KnownAnswer(model.name, picture.name, tuple(answer.values for answer in result.answers), _text(result.answers))
 
 
@@ -68,17 +70,31 @@ def _inside(name: object) -> str:
 
 
 def check(folder: Path) -> str:
-    """Run the picture again and say what came out; raises `EdgeError` where it is another answer."""
+    """Run the picture again, repeat the model's certificate if it has one, and say what came out.
+
+    Raises `EdgeError` where it is another answer, where an operation gives another result, and where the certificate is void.
+    """
     known = read_answer(folder)
     started = time.perf_counter()
-    result = _run(folder / known.model, folder / known.picture)
+    model = load_model(folder / known.model)
+    result = _run(model, folder / known.picture)
     seconds = time.perf_counter() - started
     got = [answer.values for answer in result.answers]
     if [values.shape for values in got] != [values.shape for values in known.outputs]:
         raise EdgeError(f"{known.model} has other outputs than {FILE} expects; unpack the bundle again")
     for values, expected in zip(got, known.outputs, strict=True):
         _compare(known, result, values, expected)
-    return f"{known.picture}: {_text(result.answers)}, as expected; inference {result.run_s * 1e3:.3g} ms, with loading {seconds:.1f} s"
+    said = f"{known.picture}: {_text(result.answers)}, as expected; inference {result.run_s * 1e3:.3g} ms, with loading {seconds:.1f} s"
+    return said + _repeated(model)
+
+
+def _repeated(model: Model) -> str:
+    """What repeating the certificate gave, after the rest of a sentence; nothing without one."""
+    if model.engine is None or KEY not in model.engine.program.metadata:
+        return ""
+    outcome = repeat(model.engine, held(model.engine.program, str(model.path)).check)
+    require(outcome, str(model.path))
+    return f"; its certificate: {outcome.text}"
 
 
 def _compare(known: KnownAnswer, result: Result, values: np.ndarray, expected: np.ndarray) -> None:
@@ -90,8 +106,7 @@ def _compare(known: KnownAnswer, result: Result, values: np.ndarray, expected: n
         )
 
 
-def _run(model_path: Path, picture: Path) -> Result:
-    model = load_model(model_path)
+def _run(model: Model, picture: Path) -> Result:
     preprocess = model.preprocess or default_for(model.takes_bytes)
     classify: Classifier = classifier(model, preprocess, labels=model.labels, kind=None, k=1, repeat=1)
     items: list[Item | JointItem] = list(classify.feeds.items(picture))

@@ -25,8 +25,11 @@ from edge.kernels.arithmetic import DTYPES, dequantize
 from edge.kernels.reference import evaluate
 from edge.ops import Activation
 
-LayerOutputs = Callable[[Array], Mapping[str, Array]]
-"""From a batch (N, ...) to the outputs (N, ...) of layers by name."""
+Batch = Mapping[str, Array]
+"""Arrays (N, ...) of what the network takes, by the name of the input."""
+
+LayerOutputs = Callable[[Batch], Mapping[str, Array]]
+"""From a batch to the outputs (N, ...) of layers by name."""
 
 _WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
 _SIGN_KEEPING = (Activation.RELU, Activation.LEAKY_RELU)
@@ -48,18 +51,20 @@ class Oracle:
     is_keras: bool = False
     note: str = ""
 
-    def truths(self, batch: Array, wanted: Iterable[str]) -> list[Truth]:
-        """The tensors `wanted` of every example of a batch (N, ...) of what the network takes."""
+    def truths(self, batch: Batch, wanted: Iterable[str]) -> list[Truth]:
+        """The tensors `wanted` of every example of a batch."""
         outputs = self.layers(batch)
         names = {name for name, kind in self.graph.types.items() if name in outputs and outputs[name][0].size == kind.elements}
         nodes = _needed(self.graph, {*self.graph.inputs, *names}, wanted)
-        return [self._truth(example, {name: outputs[name][i] for name in names}, nodes) for i, example in enumerate(batch)]
+        count = len(batch[self.graph.inputs[0]])
+        given = [({name: batch[name][i] for name in batch}, {name: outputs[name][i] for name in names}) for i in range(count)]
+        return [self._truth(example, known, nodes) for example, known in given]
 
-    def _truth(self, example: Array, known: Mapping[str, Array], nodes: Sequence[Node]) -> Truth:
+    def _truth(self, example: Mapping[str, Array], known: Mapping[str, Array], nodes: Sequence[Node]) -> Truth:
         graph = self.graph
         values = {name: array.reshape(graph.types[name].shape).astype(np.float32, copy=False) for name, array in known.items()}
-        source = graph.inputs[0]
-        values[source] = example.reshape(graph.types[source].shape).astype(DTYPES[graph.types[source].encoding], copy=False)
+        for name, array in example.items():
+            values[name] = array.reshape(graph.types[name].shape).astype(DTYPES[graph.types[name].encoding], copy=False)
         for node in nodes:
             operands = [values[name] for name in node.inputs]
             values[node.output] = evaluate(node.op, graph.call(node), graph.types[node.output], operands, node.constants)
@@ -206,11 +211,11 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _layer_outputs(loaded: Any, model: KerasModel, batch: Array) -> dict[str, Array]:
+def _layer_outputs(loaded: Any, model: KerasModel, batch: Batch) -> dict[str, Array]:
     """The output of every layer that Keras has by itself, each computed by Keras from Keras' own outputs before it."""
     import keras
 
-    values: dict[str, Any] = {model.inputs[0].name: keras.ops.convert_to_tensor(batch.astype(np.float32))}
+    values: dict[str, Any] = {name: keras.ops.convert_to_tensor(array.astype(np.float32)) for name, array in batch.items()}
     for call in model.calls:
         layer = _find_layer(loaded, re.sub(r"#\d+$", "", call.name))
         if layer is not None and not call.arguments and len(call.outputs) == 1 and all(name in values for name in call.inputs):

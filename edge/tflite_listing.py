@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edge.tflite_check import Table, check_tflite, root_of
 
 # Names of built-in operators by their number in TFLite's schema: those that pictures networks are made of.
@@ -70,6 +72,15 @@ class LiteOperator:
 
 
 @dataclass(frozen=True)
+class LiteOperation:
+    """An operator by what it reads and makes. constants: the int8 ones of two axes or more, filters, as they are stored."""
+
+    inputs: tuple[LiteTensor, ...]
+    outputs: tuple[LiteTensor, ...]
+    constants: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
 class Listing:
     """The first network of a file. activations: of each output, what it ends in: softmax, sigmoid, tanh or linear."""
 
@@ -94,6 +105,27 @@ def list_tflite(data: bytes) -> Listing:
         activations=tuple(_activation(number, operators) for number in outputs),
         operators=tuple(_operators(operators, tensors)),
     )
+
+
+def lite_operations(data: bytes) -> tuple[LiteOperation, ...]:
+    """The operators of the first network of a `.tflite` file, in order. Raises `FormatError` where it is none or is damaged."""
+    check_tflite(data)
+    model = root_of(data)
+    graph, buffers = model.tables(2)[0], model.tables(4)
+    tables = graph.tables(0)
+    tensors = [_tensor(table, buffers) for table in tables]
+    found = []
+    for operator in graph.tables(3):
+        read, made = ([number for number in operator.numbers(field) if number >= 0] for field in (1, 2))
+        stored = [i for i in read if tensors[i].dtype == "int8" and tensors[i].constant_bytes and len(tensors[i].shape) > 1]
+        constants = [_stored(data, buffers[tables[i].scalar(2, "I")], tensors[i].shape) for i in stored]
+        found.append(LiteOperation(tuple(tensors[i] for i in read), tuple(tensors[i] for i in made), tuple(constants)))
+    return tuple(found)
+
+
+def _stored(data: bytes, buffer: Table, shape: tuple[int, ...]) -> np.ndarray:
+    start, length = buffer.vector(0, 1)
+    return np.frombuffer(data, np.int8, length, start).reshape(shape)
 
 
 _Operator = tuple[str, tuple[int, ...], tuple[int, ...]]  # name, input tensors, output tensors

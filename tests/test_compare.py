@@ -19,7 +19,7 @@ from sample_programs import GRAPHS, inputs_of, program
 import edge
 from edge import oracle
 from edge.cli import cli
-from edge.compare import Comparison, compare
+from edge.compare import Comparison, compare, compare_all
 from edge.compare_layers import EIGHT_BITS, EXACT, ONE_BIT, TIE_ULP, Tally, pieces, tensor_names, tolerance
 from edge.converters.keras_file import read_keras
 from edge.converters.layers import read_graph
@@ -135,13 +135,23 @@ def test_nested_and_shared_layers_are_found_in_keras(keras: Any, tmp_path: Path)
     edge.convert(tmp_path / "nested.keras", bits=32, formats=("edge",))
     source = read_keras(tmp_path / "nested.keras")
     found = find_oracle(tmp_path / "nested.keras", source, read_graph(source), keras=True)
-    assert {call.name for call in source.calls} <= set(found.layers(np.zeros((1, 6, 6, 4), np.float32)))
+    assert {call.name for call in source.calls} <= set(found.layers({"picture": np.zeros((1, 6, 6, 4), np.float32)}))
     assert compare(tmp_path / "nested.keras", tmp_path / "nested.edge", count=3).equal
 
 
-def test_a_tflite_file_is_compared_from_input_to_output(digits: Path) -> None:
+def test_a_tflite_file_is_compared_tensor_by_tensor_from_the_input_on(digits: Path) -> None:
     comparison = reference(DIGITS, digits.with_suffix(".tflite"))
-    assert comparison.equal and comparison.layers == () and comparison.output_difference < 1e-5
+    assert comparison.equal and not comparison.fed_by_source and comparison.output_difference < 1e-5
+    assert [layer.layers[-1] for layer in comparison.layers] == ["norm1", "norm2", "flatten", "relu", "logits", "probabilities"]
+    assert all(layer.precision == EXACT and layer.flipped_bits == 0 for layer in comparison.layers)
+
+
+def test_several_files_are_compared_on_the_same_examples(digits: Path) -> None:
+    both = compare_all(DIGITS, [digits, digits.with_suffix(".tflite")], keras=False, count=3)
+    assert [Path(each.converted).suffix for each in both] == [".edge", ".tflite"]
+    assert [each.layers[0].tensor for each in both] == ["conv2/binarize"] * 2
+    assert all(each.equal for each in both)
+    assert both[0] == reference(DIGITS, digits, count=3)
 
 
 # -- differences ---------------------------------------------------------------------------------------------------------------
@@ -283,7 +293,7 @@ def sign_graph(mul: float, add: float) -> Graph:
 def ties(mul: float, add: float, values: np.ndarray) -> np.ndarray:
     graph = sign_graph(mul, add)
     wanted = {"sign", *sign_sources(graph, ["sign"])}
-    truth = Oracle(graph, "reference", lambda batch: {}).truths(values.reshape(1, 4, 1), wanted)[0]
+    truth = Oracle(graph, "reference", lambda batch: {}).truths({"x": values.reshape(1, 4, 1)}, wanted)[0]
     return truth.ties("sign", TIE_ULP)
 
 
@@ -317,7 +327,7 @@ def test_a_flipped_tie_is_excused_and_counted(digits: Path) -> None:
 
 def test_random_examples_come_from_the_seed(digits: Path) -> None:
     first, same, other = (reference(DIGITS, digits, seed=seed) for seed in (0, 0, 1))
-    assert first == same and first.output_difference != other.output_difference
+    assert first == same and first.data_sha256 != other.data_sha256 and (first.seed, other.seed) == (0, 1)
     assert first.data == "random inputs, seed 0" and first.examples == 4
 
 

@@ -33,7 +33,7 @@ def truth_of(graph: Graph, picture: np.ndarray, layers: Mapping[str, np.ndarray]
     oracle = Oracle(graph, "Keras", lambda batch: {name: array[None] for name, array in layers.items()})
     names = set(anchors(program, graph).values())
     binary = {node.inputs[0] for node in binary_layers(graph)}
-    (truth,) = oracle.truths(picture[None], names | binary | sign_sources(graph, names))
+    (truth,) = oracle.truths({graph.inputs[0]: picture[None]}, names | binary | sign_sources(graph, names))
     return truth
 
 

@@ -1,0 +1,118 @@
+"""The examples of a comparison: what the user names, or random ones, as each network takes them; and what identifies them.
+
+An example is one array for every input, in the order of the source's inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge import noise
+from edge.converters.samples import DATA_ARRAYS, Source, load_samples
+from edge.errors import InputError
+from edge.graph import Array, Graph
+from edge.kernels.arithmetic import DTYPES
+from edge.preprocess import Preprocess
+from edge.tensors import TensorInfo
+
+if TYPE_CHECKING:  # reading pictures loads Pillow, which random inputs do not need
+    from edge.items import Item
+
+Example = tuple[Array, ...]
+
+
+@dataclass
+class Examples:
+    """What is compared: examples with their class where it is known, how many there are, and words that say where they are from.
+
+    seed: of random ones. sha256 is of what `chunks` has given so far: the bytes of every array, in order, as the network takes them.
+    """
+
+    items: Any
+    count: int
+    described: str
+    seed: int | None = None
+    _digest: Any = field(default_factory=hashlib.sha256)
+
+    @property
+    def sha256(self) -> str:
+        return str(self._digest.hexdigest())
+
+    def chunks(self, size: int) -> Iterator[tuple[list[Example], list[int | None]]]:
+        """At most `size` examples at a time, with their labels."""
+        examples: list[Example] = []
+        labels: list[int | None] = []
+        for example, label in self.items:
+            for array in example:
+                self._digest.update(np.ascontiguousarray(array).data)
+            examples.append(example)
+            labels.append(label)
+            if len(examples) == size:
+                yield examples, labels
+                examples, labels = [], []
+        if examples:
+            yield examples, labels
+
+
+def random_examples(graph: Graph, preprocess: Preprocess, count: int, seed: int) -> Examples:
+    """Noise in the domain of every input, the same on every machine."""
+    items = ((random_example(graph, preprocess.range, seed, number), None) for number in range(count))
+    return Examples(items, count, f"random inputs, seed {seed}", seed)
+
+
+def random_example(graph: Graph, domain: tuple[float, float], seed: int, number: int) -> Example:
+    """Example `number`: of inputs that look up a table whole numbers below its rows, of others pixels, each level as likely."""
+    inputs = graph.inputs
+    return tuple(_random(graph, name, domain, seed, number * len(inputs) + i) for i, name in enumerate(inputs))
+
+
+def _random(graph: Graph, name: str, domain: tuple[float, float], seed: int, stream: int) -> Array:
+    tables = [len(node.constants["table"]) for node in graph.nodes if node.op == "embedding" and name in node.inputs]
+    return noise.network_input(graph.types[name], domain, seed, stream, rows=min(tables, default=None))
+
+
+def given_examples(graph: Graph, preprocess: Preprocess, data: Source, count: int) -> Examples:
+    """At most `count` of what the user names, spread over the whole; for several inputs it is a `.npz` file with their names."""
+    named = Path(data).resolve().name if isinstance(data, (str, os.PathLike)) else "given examples"
+    if len(graph.inputs) > 1:
+        return _joint_examples(graph, preprocess, data, count, named)
+    kind = graph.types[graph.inputs[0]]
+    dtype = DTYPES[kind.encoding].name
+    samples = load_samples(data, shape=kind.shape, dtype=dtype, preprocess=preprocess, array_names=DATA_ARRAYS)
+    few = samples.first(count)
+    return Examples((((array,), label) for array, label in few), len(few), f"{len(few)} of {len(samples)} of {named}")
+
+
+# -- several inputs --------------------------------------------------------------------------------------------------------------
+
+
+def _joint_examples(graph: Graph, preprocess: Preprocess, data: Source, count: int, named: str) -> Examples:
+    from edge.feeds import Feeds, JointInputs
+
+    if not isinstance(data, (str, os.PathLike)):
+        raise InputError(f"the model takes {len(graph.inputs)} inputs: expected the path of an .npz file with an array for each; save one")
+    kinds = [graph.types[name] for name in graph.inputs]
+    infos = [TensorInfo(name, kind.shape, DTYPES[kind.encoding].name) for name, kind in zip(graph.inputs, kinds, strict=True)]
+    found = Feeds(tuple(infos), {}).items(data, array_names=DATA_ARRAYS)
+    assert isinstance(found, JointInputs)  # of several inputs
+    chosen = set(np.linspace(0, len(found) - 1, min(count, len(found))).astype(int).tolist())
+    rows = (item for i, item in enumerate(found) if i in chosen)
+    items = ((tuple(_array(part, info, preprocess) for part, info in zip(row.parts, infos, strict=True)), row.label) for row in rows)
+    return Examples(items, len(chosen), f"{len(chosen)} of {len(found)} of {named}")
+
+
+def _array(item: Item, info: TensorInfo, preprocess: Preprocess) -> Array:
+    values = item.read()
+    if item.is_picture:
+        return preprocess.apply(values, info.shape, dtype=info.dtype)
+    fitted = values.astype(info.dtype)
+    if not np.array_equal(fitted, values):
+        raise InputError(f"{item.name} holds values that are no whole numbers 0..255, which {info.name} takes; give uint8 arrays")
+    return fitted
