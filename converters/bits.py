@@ -7,9 +7,9 @@
 | 1    | alpha * sign(w), alpha = mean of abs(w) per output channel;    | 32; 8; 1: signs                                      |
 |      | first and last layer as with 8                                 |                                                      |
 
-What a network was trained with is never lowered further: layers with signs keep their weights at every width, and in a network that has
-such layers `bits` 1 leaves the others as they are too, unless int8 activations make them integer, as with 8. To add a width, write its
-function and put it into `WIDTHS`.
+What a network was trained with is never lowered further: layers with signs, or with weights quantized to 8 bits or less, keep their weights
+at every width, and in a network that has such layers `bits` 1 leaves the others as they are too, unless int8 activations make them integer,
+as with 8. To add a width, write its function and put it into `WIDTHS`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from edge.layout import reads_packed_groups
 from edge.tensors import Encoding, TensorType
 
 BITS, F32 = Encoding.BITS, Encoding.FLOAT32
+_INT8_BITS = 8
 FIRST_LAYER_SHARE = 0.1  # of all weights; a first layer that holds more is not kept at 8 bits
 
 
@@ -70,7 +71,7 @@ def choose_bits(graph: Graph, request: Request) -> Graph:
     """`graph`, after the passes of `edge.converters.passes`, at the precision that was asked for, and simplified again."""
 
     def lower_precision(graph: Graph) -> Graph:
-        return WIDTHS[request.bits](graph, request)
+        return WIDTHS[request.bits](edit(graph, note=_quantized_notes(graph, request)), request)
 
     return run_passes(graph, (lower_precision, _read_bytes, find_thresholds, fuse_activations))
 
@@ -79,6 +80,24 @@ def is_binarized(graph: Graph) -> bool:
     """Whether a network was trained with signs: it has packed tensors or packed filters."""
     packed = any(kind.encoding is BITS for kind in graph.types.values())
     return packed or any(stored(node) is BITS for node in _weighted(graph))
+
+
+def _quantized(graph: Graph, node: Node) -> int:
+    """To how many bits a layer's weights were quantized in training; 0 where they were not, or to more than 8."""
+    bits = max((graph.trained.get(name, 0) for name in node.layers), default=0)
+    return bits if bits <= _INT8_BITS else 0
+
+
+def _quantized_notes(graph: Graph, request: Request) -> dict[str, str]:
+    """How many bits quantized weights take here, beside those they were trained for."""
+    notes: dict[str, str] = {}
+    for node in _weighted(graph):
+        bits = max((graph.trained.get(name, 0) for name in node.layers), default=0)
+        kept = stored(node) is not F32 or request.bits == 32 or (bits <= _INT8_BITS and request.activation_bits == 32)
+        if bits > 1 and kept:
+            place = "as pairs of signs" if stored(node) is BITS else f"in {stored(node).bits} bits"
+            notes |= dict.fromkeys(node.layers, f"trained with weights of {bits} bits, stored exactly, {place}")
+    return notes
 
 
 def _read_bytes(graph: Graph) -> Graph:
@@ -95,7 +114,7 @@ def _as_it_is(graph: Graph, request: Request) -> Graph:
 def _eight_bits(graph: Graph, request: Request) -> Graph:
     if request.activation_bits == 8:
         return quantize_int8(graph, request.statistics)
-    return _each(graph, {node.output: to_int8(node) for node in _weighted(graph) if stored(node) is F32})
+    return _each(graph, {node.output: to_int8(node) for node in _weighted(graph) if stored(node) is F32 and not _quantized(graph, node)})
 
 
 def _each(graph: Graph, changed: Mapping[str, Node], notes: Mapping[str, str] | None = None) -> Graph:
@@ -126,7 +145,7 @@ def _one_bit(graph: Graph, request: Request) -> Graph:
 
 def _one_bit_weights(graph: Graph, request: Request) -> Graph:
     """`graph` with weights of 1 bit, and with `activation_bits` 1 its activations too."""
-    if is_binarized(graph):
+    if is_binarized(graph) or any(_quantized(graph, node) for node in _weighted(graph)):
         return graph if request.activation_bits == 8 else edit(graph, note=_as_trained(graph))
     kept, notes = _kept_at_8(graph)
     for node in _weighted(graph):

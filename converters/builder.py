@@ -196,13 +196,15 @@ def describe(call: Call) -> str:
 class Builder:
     """Collects nodes and tensor types.
 
-    `reserved` are tensor names that only layer outputs may take; `keras_major` is the version of Keras that the layers' names are from.
+    `reserved` are tensor names that only layer outputs may take; `keras_major` is the version of Keras that the layers' names are from;
+    `trained` has the bits that quantized weights were trained at, by layer.
     """
 
     reserved: frozenset[str] = frozenset()
     keras_major: int = 3
     nodes: list[Node] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
+    trained: dict[str, int] = field(default_factory=dict)
 
     def add(
         self,

@@ -25,6 +25,7 @@ _DENSE = (("kernel", ""), ("bias", "use_bias"))
 _DEPTHWISE = (("depthwise_kernel", ""), ("bias", "use_bias"))
 _SEPARABLE = (("depthwise_kernel", ""), ("pointwise_kernel", ""), ("bias", "use_bias"))
 _NORM = (("gamma", "scale"), ("beta", "center"))
+_STATISTICS = (*_NORM, ("moving_mean", ""), ("moving_variance", ""))
 # The variables of a layer in the order Keras creates them, each with the option that leaves it out when false.
 _VARIABLES: dict[str, tuple[tuple[str, str], ...]] = {
     **{f"Conv{n}D": _DENSE for n in (1, 2, 3)},
@@ -32,14 +33,18 @@ _VARIABLES: dict[str, tuple[tuple[str, str], ...]] = {
     **{f"DepthwiseConv{n}D": _DEPTHWISE for n in (1, 2)},
     **{f"SeparableConv{n}D": _SEPARABLE for n in (1, 2)},
     "Dense": _DENSE,
-    "BatchNormalization": (*_NORM, ("moving_mean", ""), ("moving_variance", "")),
+    "BatchNormalization": _STATISTICS,
     "LayerNormalization": _NORM,
     "GroupNormalization": _NORM,
     "LayerScale": (("gamma", ""),),
     "PReLU": (("alpha", ""),),
     "Embedding": (("embeddings", ""),),
     "Normalization": (("mean", ""), ("variance", "")),
+    "Conv2DBatchnorm": (*_DENSE, *_STATISTICS),
+    "DepthwiseConv2DBatchnorm": (*_DEPTHWISE, *_STATISTICS),
 }
+# Of QKeras: layers with another in them, whose variables are stored beside their own, of which the last is a count of steps.
+_INNER = {"QConv2DBatchnorm": "batchnorm", "QDepthwiseConv2DBatchnorm": "batchnorm"}
 # Stored after those above, and of no use here.
 _FURTHER = {"Normalization": ("count",)}
 _OF_PRUNING = ("mask", "threshold", "pruning_step")
@@ -48,8 +53,8 @@ _NOT_TRAINED = frozenset({"moving_mean", "moving_variance"})
 
 
 def expected_names(layer: Layer) -> tuple[str, ...] | None:
-    """Names of the layer's weights in Keras' order; None for a class whose weights are not known here. Larq's are like Keras'."""
-    variables = _VARIABLES.get(layer.class_name.removeprefix("Quant"))
+    """Names of the layer's weights in Keras' order; None for a class whose weights are not known here. Larq's and QKeras' are like them."""
+    variables = _VARIABLES.get(layer.class_name) or _VARIABLES.get(re.sub("^(Quant|Q)", "", layer.class_name))
     if variables is None:
         return None
     if layer.class_name == "Normalization" and layer.config.get("mean") is not None:
@@ -297,6 +302,8 @@ class _Numbered:
 
     def _variables(self, layer: Layer, path: LayerPath, place: str) -> dict[str, np.ndarray[Any, Any]]:
         self._check_name(layer, path, place)
+        if layer.class_name in _INNER:
+            return self._with_inner(layer, place)
         count = self.file.count(f"{place}/vars")
         names = expected_names(layer)
         if names is not None:
@@ -308,6 +315,17 @@ class _Numbered:
             )
         arrays = (self.file.array(f"{place}/vars/{k}") for k in range(count))
         return dict(zip(names or map(str, range(count)), arrays, strict=False))
+
+    def _with_inner(self, layer: Layer, place: str) -> dict[str, np.ndarray[Any, Any]]:
+        names = expected_names(layer) or ()
+        own = [name for name in names if name in ("kernel", "depthwise_kernel", "bias")]
+        places = {place: own, f"{place}/{_INNER[layer.class_name]}": names[len(own) :]}
+        return {
+            name: self.file.array(f"{where}/vars/{k}")
+            for where, group in places.items()
+            for k, name in enumerate(group)
+            if k < self.file.count(f"{where}/vars")
+        }
 
     def _check_name(self, layer: Layer, path: LayerPath, place: str) -> None:
         """Later versions of Keras 3 note the layer's name: a check that the counting above found the right group."""

@@ -12,6 +12,7 @@ from edge.converters import (
     layers_conv,
     layers_merge,
     layers_normalize,
+    layers_qkeras,
     layers_resample,
     layers_shape,
     layers_transpose,
@@ -28,10 +29,10 @@ from edge.tensors import Encoding, TensorType
 # Importing them fills READERS, and OPERATIONS.
 _FAMILIES = (
     *(layers_activation, layers_channels, layers_conv, layers_merge, layers_normalize, layers_resample, layers_shape, layers_transpose),
-    *(layers_applications, operations_shape),
+    *(layers_applications, layers_qkeras, operations_shape),
 )
 # Where layers of these class names may come from; anything else with the same name may do something else.
-_PACKAGES = ("keras", "tf_keras", "tensorflow", "Larq", "larq", "edge")
+_PACKAGES = ("keras", "tf_keras", "tensorflow", "Larq", "larq", "qkeras", "edge")
 INPUT_DTYPES = ("float32", "uint8")
 
 
@@ -84,7 +85,7 @@ def read_graph(model: KerasModel, *, input_dtype: str = "float32") -> Graph:
     if set(sources).intersection(outputs) or not build.nodes:
         raise ModelError(f"the model {model.source} gives its input back; it has no layer to convert")
     nodes = tuple(build.nodes)
-    return Graph(model.name, sources, outputs, nodes, build.types, output_names=model.output_names).verify()
+    return Graph(model.name, sources, outputs, nodes, build.types, output_names=model.output_names, trained=build.trained).verify()
 
 
 def _keras_major(model: KerasModel) -> int:

@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from edge.converters import formulas, quantizers
+from edge.converters import formulas, quantizers, quantizers_larq, quantizers_qkeras
 from edge.converters.builder import Builder, Layer, Options, float32, reads
 from edge.converters.layers_merge import scaled
 from edge.converters.layers_shape import reshaped
-from edge.converters.quantizers import Quantizer
 from edge.graph import Array
 from edge.ops import Activation
-from edge.tensors import Encoding
 
 _NAMED = {
     **{"silu": Activation.SWISH, "swish": Activation.SWISH, "hard_silu": Activation.HARD_SWISH, "hard_swish": Activation.HARD_SWISH},
@@ -31,13 +29,17 @@ _SIMPLE: Mapping[str, Mapping[str, int | float]] = {
     "tanh": {"activation": Activation.TANH},
     **{name: {"activation": function} for name, function in _NAMED.items()},
 }
-ACTIVATIONS = ("linear", *_SIMPLE, *formulas.FORMULAS, "softmax", "log_softmax", *quantizers.NAMES[:3])
+_PACKAGES = (quantizers_larq, quantizers_qkeras)  # importing them makes quantizers known
+ACTIVATIONS = ("linear", *_SIMPLE, *formulas.FORMULAS, "softmax", "log_softmax")
 
 
 def activate(layer: Layer, build: Builder, tensor: str, spec: object) -> str:
     """`tensor` after the activation that a config entry gives: a name, a function, or a layer object."""
     if spec is None:
         return tensor
+    quantizer = quantizers.find(spec, f"{layer.options.where}: activation", qkeras=quantizers.is_of_qkeras(layer))
+    if quantizer is not None:
+        return quantizer.activation(layer, build, tensor)
     name, config = _name_and_config(spec)
     if name in _OBJECTS and config is not None:
         return _OBJECTS[name](layer, Options(layer.options.where, config), build, tensor)
@@ -49,9 +51,8 @@ def activate(layer: Layer, build: Builder, tensor: str, spec: object) -> str:
         return formulas.FORMULAS[name](layer, build, tensor)
     if name in _SIMPLE:
         return build.add("activation", layer, tensor, attrs=_SIMPLE[name])
-    if quantizers.find(spec) is Quantizer.SIGN:
-        return binarize(layer, build, tensor)
-    raise layer.error(f"the activation {name!r} is not supported, there are {', '.join(ACTIVATIONS)}; train with one of these")
+    known = ", ".join((*ACTIVATIONS, *(form.name for form in quantizers.forms())))
+    raise layer.error(f"the activation {name!r} is not supported, there are {known}; train with one of these")
 
 
 def _name_and_config(spec: object) -> tuple[str, Mapping[str, object] | None]:
@@ -64,15 +65,7 @@ def _name_and_config(spec: object) -> tuple[str, Mapping[str, object] | None]:
     return str(name or spec).rpartition(">")[2], config if isinstance(config, Mapping) else {}
 
 
-def binarize(layer: Layer, build: Builder, tensor: str) -> str:
-    """The signs of a tensor, packed, computed once for all readers; a packed tensor stays as it is."""
-    if build.types[tensor].encoding is Encoding.BITS:
-        return tensor
-    known = next((n.output for n in build.nodes if n.op == "binarize" and n.inputs == (tensor,)), None)
-    return known or build.add("binarize", layer, tensor, encoding=Encoding.BITS)
-
-
-@reads("Activation")
+@reads("Activation", "QActivation")
 def activation(layer: Layer, build: Builder) -> str:
     return activate(layer, build, layer.input, layer.call.config.get("activation"))
 
@@ -141,21 +134,32 @@ def prelu(layer: Layer, build: Builder) -> str:
     return reshaped(layer, build, build.add("prelu", layer, flat, constants={"slope": float32(slope)}), layer.shape)
 
 
-@reads("BatchNormalization")
+@reads("BatchNormalization", "QBatchNormalization")
 def batch_normalization(layer: Layer, build: Builder) -> str:
-    """y = x * inv + (beta - mean * inv) with inv = gamma / sqrt(variance + epsilon), in float32 as Keras computes it."""
+    """y = x * inv + (beta - mean * inv) with inv = gamma / sqrt(variance + epsilon), in float32 as Keras computes it.
+
+    QKeras quantizes the four.
+    """
     rank = len(layer.shape)
     if layer.options.wholes("axis", (-1,)) not in ((-1,), (rank,)):
         raise layer.error(f"axis {layer.call.config.get('axis')!r} is not supported, expected the channels, -1")
-    mean, variance = layer.per_channel("moving_mean"), layer.per_channel("moving_variance")
+    mean, variance = _parameter(layer, "moving_mean"), _parameter(layer, "moving_variance")
     epsilon = np.float32(layer.options.number("epsilon", 1e-3))
     inverse = _inverse_root(variance + epsilon, layer)
     if layer.options.flag("scale", True):
-        inverse = inverse * layer.per_channel("gamma")
+        inverse = inverse * _parameter(layer, "gamma")
     shift = -mean * inverse
     if layer.options.flag("center", True):
-        shift = layer.per_channel("beta") + shift
+        shift = _parameter(layer, "beta") + shift
     return build.add("affine", layer, layer.input, constants={"mul": float32(inverse), "add": float32(shift)})
+
+
+def _parameter(layer: Layer, name: str) -> Array:
+    """One of a batch norm's vectors, as its quantizer makes it; those of the scales are like weights' (`quantizers.find`)."""
+    short = name.removeprefix("moving_")
+    quantizer = quantizers.of_layer(layer, f"{short}_quantizer", trained=short in ("gamma", "variance"))
+    values = layer.per_channel(name)
+    return values if quantizer is None else quantizer.weights(values).values
 
 
 @reads("Normalization")

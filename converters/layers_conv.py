@@ -1,4 +1,4 @@
-"""Layers with filters: convolutions and dense layers, plain ones and Larq's."""
+"""Layers with filters: convolutions and dense layers, plain ones, Larq's and QKeras'."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.converters.builder import Builder, Layer, float32, reads, same_padding
-from edge.converters.layers_activation import activate, binarize
-from edge.converters.quantizers import Quantizer, of_layer
+from edge.converters.layers_activation import activate
+from edge.converters.quantizer_nodes import negative_signs
+from edge.converters.quantizers import Weights, of_layer
+from edge.converters.quantizers_levels import Sign
 from edge.graph import Array
 from edge.layout import reads_packed_groups
 from edge.ops import WINDOW_ATTRS
 from edge.tensors import Encoding
+
+MAX_TRAINED_BITS = 32  # from which on weights are as good as float
+_LARGEST_INT8 = 127
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class _Geometry:
     def attrs(self) -> dict[str, int]:
         names = (*WINDOW_ATTRS, "dilation_h", "dilation_w")
         return dict(zip(names, (*self.strides, *self.pads, *self.dilation), strict=True))
+
+    @property
+    def is_padded(self) -> bool:
+        return any(self.pads)
 
 
 def _geometry(layer: Layer) -> _Geometry:
@@ -45,52 +54,58 @@ def _geometry(layer: Layer) -> _Geometry:
     return _Geometry(kernel, strides, dilation, pads)
 
 
-@reads("Conv2D", "QuantConv2D", "Conv1D", "QuantConv1D")
+@reads("Conv2D", "QuantConv2D", "QConv2D", "Conv1D", "QuantConv1D", "QConv1D")
 def conv2d(layer: Layer, build: Builder) -> str:
     geometry = _geometry(layer)
     groups = layer.options.whole("groups", 1)
     kernel = layer.kernel("kernel")
     _expect(layer, kernel, (*geometry.kernel, layer.shape[-1] // groups, kernel.shape[3]))
-    filters, scale = _quantized(layer, kernel, "kernel_quantizer")
+    filters, scale = quantized_kernel(layer, build, kernel, "kernel_quantizer")
+    packed = filters.dtype == np.bool_ and reads_packed_groups(layer.shape[-1], groups)
+    if packed and geometry.is_padded and layer.options.number("pad_values", 0.0) == -1 and _takes_signs(layer):
+        # The convolution of all signs turned around, the border's, which are +1 then, among them.
+        filters, source = ~filters, negative_signs(layer, build, layer.input, zero=1)
+        attrs = geometry.attrs | {"pad_ones": 1}
+    else:
+        source = quantized_input(layer, build)
+        source, attrs = _padded(layer, build, source if packed else build.floats(layer, source), geometry, packed=packed)
     constants = {"filter": _outputs_first(filters), **scale, **bias_of(layer)}
-    source = quantized_input(layer, build)
-    if not reads_packed_groups(layer.shape[-1], groups):
-        source = build.floats(layer, source)
-    source, attrs = _padded(layer, build, source, geometry, packed=bool(scale))
     settings = {**attrs, "groups": groups}
     return activated(layer, build, build.add("conv2d", layer, source, constants=constants, attrs=settings, rank=len(layer.shape)))
 
 
-def _padded(layer: Layer, build: Builder, source: str, geometry: _Geometry, *, packed: bool) -> tuple[str, dict[str, int]]:
-    """The input and the attributes after Larq's `pad_values`, which is what counts outside the image: 0 or 1.
+def _takes_signs(layer: Layer) -> bool:
+    return of_layer(layer, "input_quantizer") == Sign()
 
-    `packed` says that the operation reads packed inputs, and so can pad with ones by itself.
+
+def _padded(layer: Layer, build: Builder, source: str, geometry: _Geometry, *, packed: bool) -> tuple[str, dict[str, int]]:
+    """The input and the attributes after Larq's `pad_values`, which is what counts outside the image.
+
+    `packed` says that the operation reads packed inputs, and so can pad with ones by itself; else the padding is a node.
     """
     attrs = geometry.attrs
     value = layer.options.number("pad_values", 0.0)
-    pads = {name: size for name, size in attrs.items() if name.startswith("pad_")}
-    if value == 0.0 or not any(pads.values()):
+    if value == 0.0 or not geometry.is_padded:
         return source, attrs
-    if value != 1.0:
-        raise layer.error(f"pad_values {value:g} is not supported, expected 0 or 1; train with one of these")
-    if packed and build.types[source].encoding is Encoding.BITS:
+    if value == 1.0 and packed and build.types[source].encoding is Encoding.BITS:
         return source, attrs | {"pad_ones": 1}
+    pads = {name: size for name, size in attrs.items() if name.startswith("pad_")}
     padded = build.add("pad2d", layer, source, attrs={"value": value, **pads}, rank=len(layer.shape))
     return padded, attrs | dict.fromkeys(pads, 0)
 
 
-@reads("DepthwiseConv2D", "QuantDepthwiseConv2D", "DepthwiseConv1D")
+@reads("DepthwiseConv2D", "QuantDepthwiseConv2D", "QDepthwiseConv2D", "DepthwiseConv1D")
 def depthwise_conv2d(layer: Layer, build: Builder) -> str:
     return activated(layer, build, _depthwise(layer, build, bias_of(layer)))
 
 
-@reads("SeparableConv2D", "QuantSeparableConv2D", "SeparableConv1D", "QuantSeparableConv1D")
+@reads("SeparableConv2D", "QuantSeparableConv2D", "QSeparableConv2D", "SeparableConv1D", "QuantSeparableConv1D", "QSeparableConv1D")
 def separable_conv2d(layer: Layer, build: Builder) -> str:
     """A depthwise convolution with all of the geometry, then a 1x1 convolution with the bias."""
     source = _depthwise(layer, build, {})
     kernel = layer.kernel("pointwise_kernel")
     _expect(layer, kernel, (1, 1, build.types[source].shape[-1], kernel.shape[3]))
-    filters, scale = _quantized(layer, kernel, "pointwise_quantizer")
+    filters, scale = quantized_kernel(layer, build, kernel, "pointwise_quantizer")
     constants = {"filter": _outputs_first(filters), **scale, **bias_of(layer)}
     return activated(layer, build, build.add("conv2d", layer, source, constants=constants, rank=len(layer.shape)))
 
@@ -100,20 +115,20 @@ def _depthwise(layer: Layer, build: Builder, bias: dict[str, Array]) -> str:
     geometry, channels = _geometry(layer), layer.shape[-1]
     kernel = layer.kernel("depthwise_kernel", "kernel")
     _expect(layer, kernel, (*geometry.kernel, channels, kernel.shape[3]))
-    filters, scale = _quantized(layer, kernel, "depthwise_quantizer")
+    filters, scale = quantized_kernel(layer, build, kernel, "depthwise_quantizer")
     constants = {"filter": filters.reshape(*geometry.kernel, -1), **{role: np.tile(a, channels) for role, a in scale.items()}, **bias}
     source, attrs = _padded(layer, build, quantized_input(layer, build), geometry, packed=False)
     settings = {**attrs, "groups": channels}
     return build.add("depthwise_conv2d", layer, source, constants=constants, attrs=settings, rank=len(layer.shape))
 
 
-@reads("Dense", "QuantDense")
+@reads("Dense", "QuantDense", "QDense")
 def dense(layer: Layer, build: Builder) -> str:
     """On a vector a dense node; on more axes a 1x1 convolution over the last."""
     kernel = layer.weight("kernel", rank=2)
     _expect(layer, kernel, (layer.shape[-1], kernel.shape[1]))
     source = quantized_input(layer, build)
-    filters, scale = _quantized(layer, kernel[None, None], "kernel_quantizer")
+    filters, scale = quantized_kernel(layer, build, kernel[None, None], "kernel_quantizer")
     constants = {"filter": _outputs_first(filters), **scale, **bias_of(layer)}
     if len(layer.shape) == 1:
         return activated(layer, build, build.add("dense", layer, source, constants=constants))
@@ -127,21 +142,32 @@ def _expect(layer: Layer, kernel: Array, shape: tuple[int, ...]) -> None:
 
 
 def quantized_input(layer: Layer, build: Builder) -> str:
-    kind = of_layer(layer.options, "input_quantizer")
-    if kind is Quantizer.SCALED_SIGN:
-        raise layer.error("magnitude_aware_sign is for weights, as input_quantizer it is not supported; use ste_sign there")
-    return layer.input if kind is Quantizer.NONE else binarize(layer, build, layer.input)
+    """The input as Larq's `input_quantizer` makes it."""
+    quantizer = of_layer(layer, "input_quantizer")
+    return layer.input if quantizer is None else quantizer.activation(layer, build, layer.input)
 
 
-def _quantized(layer: Layer, kernel: Array, key: str) -> tuple[Array, dict[str, Array]]:
-    """The kernel as float32 without a scale, or its signs and the scale along the last axis, which the quantizer keeps apart."""
-    kind = of_layer(layer.options, key)
-    if kind is Quantizer.NONE:
-        return float32(kernel), {}
-    scale = np.ones(kernel.shape[-1], np.float32)
-    if kind is Quantizer.SCALED_SIGN:
-        scale = np.abs(kernel).mean(axis=tuple(range(kernel.ndim - 1)), dtype=np.float64).astype(np.float32)
-    return kernel < 0, {"scale": scale}
+def quantized_kernel(layer: Layer, build: Builder, kernel: Array, key: str) -> tuple[Array, dict[str, Array]]:
+    """The kernel as the quantizer under `key` makes it: signs or int8 with a scale along the last axis, or float32 without."""
+    quantizer = of_layer(layer, key, trained=True)
+    return (float32(kernel), {}) if quantizer is None else stored_weights(layer, build, quantizer.weights(kernel))
+
+
+def stored_weights(layer: Layer, build: Builder, weights: Weights) -> tuple[Array, dict[str, Array]]:
+    """The narrowest form that holds the weights exactly; how many bits they were meant to take is noted."""
+    if weights.bits < MAX_TRAINED_BITS:
+        build.trained[layer.name] = max(weights.bits, build.trained.get(layer.name, 0))
+    whole, scale = weights.whole, weights.scale
+    one_scale_each = scale.size in (1, scale.shape[-1])
+    if one_scale_each and np.isfinite(scale).all():
+        constants = {"scale": float32(np.broadcast_to(scale.reshape(-1), (whole.shape[-1],)))}
+        if (np.abs(whole) == 1).all():
+            return whole < 0, constants
+        if (np.abs(whole) <= _LARGEST_INT8).all() and (whole == np.rint(whole)).all():
+            return whole.astype(np.int8), constants
+    if not np.isfinite(weights.values).all():
+        raise layer.error("its quantized weights are no finite numbers; the options of the quantizer are damaged, save the model again")
+    return float32(weights.values), {}
 
 
 def _outputs_first(kernel: Array) -> Array:
@@ -150,8 +176,10 @@ def _outputs_first(kernel: Array) -> Array:
 
 
 def bias_of(layer: Layer) -> dict[str, Array]:
-    bias = layer.bias()
-    return {} if bias is None else {"bias": float32(bias)}
+    bias, quantizer = layer.bias(), of_layer(layer, "bias_quantizer")
+    if bias is None:
+        return {}
+    return {"bias": float32(bias if quantizer is None else quantizer.weights(bias).values)}
 
 
 def activated(layer: Layer, build: Builder, tensor: str) -> str:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.converters.builder import Builder, Layer, float32, reads
-from edge.converters.layers_conv import activated, bias_of, quantized_input
-from edge.converters.quantizers import Quantizer, of_layer
+from edge.converters.layers_conv import activated, bias_of, quantized_input, quantized_kernel
 from edge.graph import Array
 
 MAX_PHASES = 1024  # of which each may be a convolution of its own
@@ -66,10 +65,10 @@ def _axis(layer: Layer, size: int, taps: int, stride: int, dilation: int, extra:
     return _Axis(size, taps, stride, dilation, wanted, pad)
 
 
-@reads("Conv2DTranspose", "Conv1DTranspose", "QuantConv2DTranspose")
+@reads("Conv2DTranspose", "Conv1DTranspose", "QuantConv2DTranspose", "QConv2DTranspose")
 def transposed_convolution(layer: Layer, build: Builder) -> str:
     axes = _axes(layer)
-    filters, signed = _filters(layer, axes)
+    filters, alpha = _filters(layer, build, axes)
     source = quantized_input(layer, build)
     if layer.options.whole("groups", 1) != 1:
         raise layer.error("groups of a transposed convolution are not supported; train without")
@@ -81,8 +80,8 @@ def transposed_convolution(layer: Layer, build: Builder) -> str:
     made = []
     for phase, part in zip(phases, parts, strict=False):
         constants = {"filter": part, **{role: np.tile(row, len(part) // len(row)) for role, row in bias.items()}}
-        if signed:
-            constants |= {"filter": part < 0, "scale": np.full(len(part), float(part.any()), np.float32)}
+        if alpha is not None:
+            constants |= {"filter": part < 0, "scale": np.full(len(part), alpha * part.any(), np.float32)}
         made.append(build.add("conv2d", layer, source, constants=constants, attrs=_attrs(axes, phase), rank=len(layer.shape)))
     return activated(layer, build, _interleaved(layer, build, made, axes))
 
@@ -109,19 +108,19 @@ def _output_padding(layer: Layer) -> tuple[int | None, int | None]:
     return given[0], given[-1]
 
 
-def _filters(layer: Layer, axes: tuple[_Axis, _Axis]) -> tuple[dict[tuple[int, int], Array], bool]:
-    """The filter (O, kh, kw, I) of each phase, and whether only its signs count."""
+def _filters(layer: Layer, build: Builder, axes: tuple[_Axis, _Axis]) -> tuple[dict[tuple[int, int], Array], float | None]:
+    """The filter (O, kh, kw, I) of each phase; and of +-1, the one scale of all, else None. (Scales along the last axis are of inputs.)"""
     kernel = layer.kernel("kernel")
     rows, columns = axes
     if kernel.shape[:2] != (rows.taps, columns.taps) or kernel.shape[3] != layer.shape[-1]:
         expected = (rows.taps, columns.taps, kernel.shape[2], layer.shape[-1])
         raise layer.error(f"the kernel should have the shape {expected}, got {kernel.shape}; the file is damaged, save the model again")
-    kind = of_layer(layer.options, "kernel_quantizer")
-    if kind is Quantizer.SCALED_SIGN:
-        raise layer.error("magnitude_aware_sign scales by input channels here, which is not supported; use ste_sign")
-    if kind is Quantizer.SIGN:
-        kernel = np.where(kernel < 0, -1, 1)
-    return {(y, x): _phase(kernel, axes, y, x) for y in range(rows.stride) for x in range(columns.stride)}, kind is Quantizer.SIGN
+    found, constants = quantized_kernel(layer, build, kernel, "kernel_quantizer")
+    scale = constants.get("scale", np.ones(1, np.float32))
+    alpha = float(scale[0]) if found.dtype == np.bool_ and (scale == scale[0]).all() else None
+    kernel = np.where(found, -1, 1) if found.dtype == np.bool_ else found
+    kernel = kernel if alpha is not None else kernel * scale
+    return {(y, x): _phase(kernel, axes, y, x) for y in range(rows.stride) for x in range(columns.stride)}, alpha
 
 
 def _phase(kernel: Array, axes: tuple[_Axis, _Axis], y: int, x: int) -> Array:

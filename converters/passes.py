@@ -11,6 +11,7 @@ from edge.converters.passes_exact import read_exact_bytes, store_exact_int8
 from edge.converters.passes_fold import absorb_affine, fold_batch_norm, fuse_activations
 from edge.converters.passes_groups import merge_groups
 from edge.converters.passes_moves import hoist_channelwise
+from edge.converters.passes_quantized import keep_integers, read_integers, read_signs
 from edge.converters.passes_simplify import absorb_flatten, absorb_padding, drop_no_ops, fuse_rescaling, keep_packed
 from edge.converters.thresholds import find_thresholds
 from edge.graph import Graph, Pass
@@ -25,6 +26,9 @@ PASSES: tuple[Pass, ...] = (
     fuse_rescaling,
     store_exact_int8,
     read_exact_bytes,
+    keep_integers,
+    read_integers,
+    read_signs,
     find_thresholds,
     absorb_affine,
     fold_batch_norm,

@@ -66,7 +66,8 @@ class Node:
 class Graph:
     """A network. `inputs` and `outputs` are tensor names; `output_names` are what users call the outputs.
 
-    `notes` says per source layer why it is not at the bits that were asked, and what to change (shown in reports).
+    `notes` says per source layer why it is not at the bits that were asked, and what to change (shown in reports); `trained` to how many
+    bits a layer's weights were quantized in training.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Graph:
     types: Mapping[str, TensorType]
     output_names: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    trained: Mapping[str, int] = field(default_factory=dict)
 
     def call(self, node: Node) -> OpCall:
         """The node as an application of its operation."""
