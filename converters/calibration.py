@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.converters.samples import Example
 from edge.errors import InputError
 from edge.graph import Array, Graph
 from edge.tensors import Encoding
@@ -22,8 +23,8 @@ class Statistics:
     deviation: float = 0.0
 
 
-def activations(graph: Graph, pictures: Iterable[Array]) -> Iterator[dict[str, Array]]:
-    """For each picture (one example, in the dtype of the graph's input) all float32 tensors by name, the input's among them."""
+def activations(graph: Graph, pictures: Iterable[Example]) -> Iterator[dict[str, Array]]:
+    """For each picture (one example, in the dtype of the graph's input, or a list of those of its inputs) all float32 tensors by name."""
     from edge.engine import Engine
     from edge.lower import to_program
 
@@ -31,10 +32,11 @@ def activations(graph: Graph, pictures: Iterable[Array]) -> Iterator[dict[str, A
     floats = {name for name, kind in graph.types.items() if kind.encoding is Encoding.FLOAT32}
     for picture in pictures:
         values = {node.output: step.output for node, step in zip(graph.nodes, engine.trace(picture), strict=True)}
-        yield {name: value for name, value in {graph.inputs[0]: picture, **values}.items() if name in floats}
+        given = dict(zip(graph.inputs, picture if isinstance(picture, list) else [picture], strict=True))
+        yield {name: value for name, value in {**given, **values}.items() if name in floats}
 
 
-def measure(graph: Graph, pictures: Iterable[Array], *, deviations: bool = False) -> dict[str, Statistics]:
+def measure(graph: Graph, pictures: Iterable[Example], *, deviations: bool = False) -> dict[str, Statistics]:
     """Statistics of every float32 tensor over `pictures`, which are iterated a second time if `deviations` are asked for.
 
     Raises `InputError` for no pictures, and where a tensor becomes infinite or not a number.

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from edge.answers import kind_of
+from edge.answers import class_output, kind_of
+from edge.batches import takes_pictures
 from edge.converters.bits import Request, choose_bits, measured, requested
 from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
@@ -24,20 +25,20 @@ from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.converters.report import Agreement, FileRow, Report, advice, layer_rows
 from edge.converters.rewriting import stored
-from edge.converters.samples import CALIBRATION_ARRAYS, DATA_ARRAYS, Samples, Source, load_samples
+from edge.converters.samples import CALIBRATION_ARRAYS, DATA_ARRAYS, Example, Samples, Source, load_examples
 from edge.converters.tflite import tflite_content
 from edge.converters.tflite_file import packages
 from edge.errors import InputError, MissingPackage
 from edge.files import Bytes
 from edge.format import pieces
 from edge.graph import Graph
-from edge.labels import check_labels, read_labels
+from edge.labels import check_labels, labels_fit, read_labels
 from edge.lower import to_program
 from edge.ops import Activation
 from edge.paths import require_path
 from edge.preprocess import Preprocess, default_for, preset
 from edge.program import Program
-from edge.tensors import Encoding
+from edge.tensors import Encoding, TensorInfo
 from edge.verifier import verify
 
 Progress = Callable[[str, int, int], None]
@@ -74,7 +75,8 @@ def convert(
                       well; by default 8 where `calibrate` is given with `bits` 1 or 8, else 32
     formats           of "edge" and "tflite", one or several
     calibrate, data   example pictures (a file, a folder, several, or an array: uint8 pictures, or floats as the network sees them):
-                      for the ranges of 8-bit activations, and to measure agreement with the source (`calibrate` serves if alone)
+                      for the ranges of 8-bit activations, and to measure agreement with the source (`calibrate` serves if alone); for
+                      several inputs a `.npz` file with an array for each by name, or a dict of them
     input_dtype       "float32" or "uint8"; "auto" takes bytes where the pictures are whole numbers 0..255
     input_shape       (H, W, C), where the file leaves sizes open
     preprocess        how pictures become the input, or the name of a preset; by default 0..255 for a model that rescales, else 0..1
@@ -126,13 +128,20 @@ class _Setup:
     preprocess: Preprocess | None  # None where the input is no picture
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.graph.types[self.graph.inputs[0]].shape
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        types = {name: self.graph.types[name] for name in self.graph.inputs}
+        return tuple(TensorInfo(name, kind.shape, kind.encoding.name.lower()) for name, kind in types.items())
 
     def samples(self, source: Source | None, array_names: Sequence[str]) -> Samples | None:
         if source is None:
             return None
-        return load_samples(source, shape=self.shape, dtype=self.input_dtype, preprocess=self.preprocess, array_names=array_names)
+        return load_examples(source, inputs=self.inputs, preprocess=self.preprocess, array_names=array_names)
+
+    def described(self) -> str:
+        """What the network sees, in words."""
+        seen = {info.name: self.preprocess if takes_pictures(info.shape) else None for info in self.inputs}
+        words = {info.name: how.describe(info.shape) if (how := seen[info.name]) else f"arrays of {info.shape}" for info in self.inputs}
+        return "; ".join(f"{name}: {text}" for name, text in words.items()) if len(words) > 1 else "".join(words.values())
 
 
 def _prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str | None) -> _Setup:
@@ -144,11 +153,11 @@ def _prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str |
     if dtype == "uint8" and not chosen.is_bytes:
         raise InputError(f"an input of uint8 takes pixels 0..255, but the network sees {chosen.describe()}; give --preset byte, or float32")
     graph = read_graph(model, input_dtype=dtype)
-    shape = graph.types[graph.inputs[0]].shape
-    if given is not None:
-        given.check(shape)
-    is_picture = len(shape) == 3 and shape[2] in (1, 3)
-    return _Setup(without_values(model), graph, dtype, chosen if is_picture else None)
+    shapes = [graph.types[name].shape for name in graph.inputs]
+    pictures = [shape for shape in shapes if takes_pictures(shape)]
+    for shape in (pictures or shapes[:1]) if given is not None else ():
+        chosen.check(shape)
+    return _Setup(without_values(model), graph, dtype, chosen if pictures else None)
 
 
 def _lowered(graph: Graph, request: Request, calibration: Samples | None, tell: Progress) -> Graph:
@@ -170,7 +179,7 @@ class _Told:
     def __init__(self, samples: Samples, tell: Callable[[int], None]) -> None:
         self._samples, self._tell, self._done = samples, tell, 0
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Example]:
         for array, _ in self._samples:
             yield array
             self._done += 1
@@ -193,8 +202,9 @@ def _labels(labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | Non
     names = read_labels(labels) if isinstance(labels, (str, os.PathLike)) else tuple(map(_label, labels))
     if any(unicodedata.category(character) == "Cc" for name in names for character in name):
         raise InputError("the labels hold control characters, which terminals would obey; give plain names")
-    output = _outputs(setup.model, graph)[0]
-    check_labels(names, graph.types[graph.outputs[0]].shape[-1], kind=output["kind"])
+    ends = [(graph.types[name].shape[-1], each["kind"]) for name, each in zip(graph.outputs, _outputs(setup.model, graph), strict=True)]
+    classes, kind = next((end for end in ends if labels_fit(names, end[0], kind=end[1])), ends[0])
+    check_labels(names, classes, kind=kind)
     return names
 
 
@@ -284,12 +294,14 @@ def _compare(source: Graph, program: Program, examples: Samples | None, tell: Pr
 
     tell("comparing", 0, len(examples))
     engines = Engine(to_program(source)), Engine(program)
-    kind = program.metadata["outputs"][0]["kind"]
+    kinds = [each["kind"] for each in program.metadata["outputs"]]
+    number = class_output([(kind, info.shape) for kind, info in zip(kinds, engines[1].outputs, strict=True)])
     rows = []
     for done, (array, label) in enumerate(examples, 1):
         expected, got = (_listed(engine.run(array)) for engine in engines)
         difference = max(float(np.abs(a - b).max()) for a, b in zip(expected, got, strict=True))
-        rows.append((_class(expected[0], kind), _class(got[0], kind), difference, label))
+        classes = [None if number is None else _class(outputs[number], kinds[number]) for outputs in (expected, got)]
+        rows.append((classes[0], classes[1], difference, label))
         tell("comparing", done, len(examples))
     return _agreement(rows)
 
@@ -298,10 +310,8 @@ def _listed(outputs: Any) -> list[np.ndarray]:
     return outputs if isinstance(outputs, list) else [outputs]
 
 
-def _class(output: np.ndarray, kind: str) -> int | None:
-    """The class that an output names; of one value, whether it speaks for class 1. None for values and pictures."""
-    if kind not in ("probabilities", "sigmoid", "logits"):
-        return None
+def _class(output: np.ndarray, kind: str) -> int:
+    """The class that an output names; of one value, whether it speaks for class 1."""
     if output.size == 1:
         return int(output.reshape(-1)[0] > (0.5 if kind == "sigmoid" else 0.0))
     return int(output.argmax())
@@ -322,7 +332,7 @@ def _agreement(rows: Iterable[tuple[int | None, int | None, float, int | None]])
 
 
 def _report(setup: _Setup, request: Request, graph: Graph, program: Program, agreement: Agreement | None) -> Report:
-    described = setup.preprocess.describe(setup.shape) if setup.preprocess else f"arrays of {setup.shape}"
+    described = setup.described()
     packed = any(kind.encoding is Encoding.BITS for kind in graph.types.values())
     layers = layer_rows(setup.model, graph, program)
     signs = request.bits == 1 and any(row.bits_after == 1 for row in layers)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from edge.batches import takes_pictures
 from edge.converters import (
     layers_activation,
     layers_applications,
@@ -55,7 +56,7 @@ def _computing() -> list[str]:
 
 def rescales_itself(model: KerasModel) -> bool:
     """Whether the first thing the model does with its pictures, but for layers that only train, is to scale them by a constant."""
-    seen = {value.name for value in model.inputs if len(model.inputs) == 1 or is_picture(value.shape)}
+    seen = {value.name for value in model.inputs if len(model.inputs) == 1 or takes_pictures(value.shape)}
     first: list[bool] = []
     for call in model.calls:
         if seen.intersection(call.inputs):
@@ -101,11 +102,6 @@ def _check_names(model: KerasModel) -> None:
         raise ModelError(f"the name {odd!r} in {model.source} holds control characters; rename the layer and save the model again")
 
 
-def is_picture(shape: Sequence[int | None] | None) -> bool:
-    """Whether an input of this shape takes pictures: height, width, and 1 or 3 channels."""
-    return shape is not None and len(shape) == 3 and shape[2] in (1, 3)
-
-
 def _shape(value: Value, model: KerasModel) -> tuple[int, ...]:
     """An input's shape without the batch; the reader has resolved the sizes that the file leaves open."""
     shape = tuple(size for size in value.shape or () if size is not None)
@@ -118,7 +114,7 @@ def _shape(value: Value, model: KerasModel) -> tuple[int, ...]:
 
 
 def _dtype(value: Value, model: KerasModel, wanted: str) -> str:
-    return wanted if len(model.inputs) == 1 or is_picture(value.shape) else "float32"
+    return wanted if len(model.inputs) == 1 or takes_pictures(value.shape) else "float32"
 
 
 def _add_input(build: Builder, name: str, shape: tuple[int, ...], dtype: str) -> str:

@@ -63,9 +63,15 @@ def names_classes(kind: str, shape: tuple[int, ...]) -> bool:
 
 
 def class_output(outputs: Sequence[tuple[str, tuple[int, ...]]]) -> int | None:
-    """Of the outputs of a net, each its kind and shape, the one that names classes; None where none or several do."""
-    found = [number for number, output in enumerate(outputs) if names_classes(*output)]
-    return found[0] if len(found) == 1 else None
+    """Of the outputs of a net, each its kind and shape, the one that names classes; None where none or several do.
+
+    Beside probabilities, what could be logits counts as values.
+    """
+    for kinds in (_OF_CLASSES[:1], _OF_CLASSES):
+        found = [number for number, (kind, shape) in enumerate(outputs) if kind in kinds and names_classes(kind, shape)]
+        if len(found) == 1:
+            return found[0]
+    return None
 
 
 def top(output: NDArray[Any], labels: Sequence[str] | None, kind: str, *, k: int = 5) -> tuple[Ranked, ...]:

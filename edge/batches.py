@@ -34,6 +34,11 @@ def inputs_text(inputs: Sequence[Input]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+def takes_pictures(shape: Sequence[int | None] | None) -> bool:
+    """Whether an input of this shape takes pictures: height, width, and 1 or 3 channels."""
+    return shape is not None and len(shape) == 3 and shape[2] in (1, 3)
+
+
 def by_input(given: Sequence[Any], inputs: Sequence[Input]) -> tuple[Any, ...]:
     """What was given for each input, in their order. Raises InputError where there is too little, too much, or an unknown name."""
     only = given[0] if len(given) == 1 else None

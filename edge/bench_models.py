@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.batches import takes_pictures
 from edge.bench_rounds import Call
 from edge.cli_model import file_format, find_model, naming, native_silence
 from edge.errors import EdgeError, InputError
@@ -128,13 +129,18 @@ def _width(bits: int) -> str:
     return "float32" if bits == 32 else f"{bits}-bit"
 
 
-def random_examples(program: Program) -> np.ndarray:
+def random_examples(program: Program) -> np.ndarray | dict[str, np.ndarray]:
     """Examples to calibrate on where none are given: pixels where the input is a picture, else values of 0..1. From a fixed seed."""
     random = np.random.default_rng(SEED)
-    shape = (EXAMPLES, *program.tensors[program.inputs[0]].type.shape)
-    if program.metadata.get("preprocess"):
-        return random.integers(0, 256, shape).astype(np.uint8)
-    return random.random(shape, np.float32)
+    shapes = [program.tensors[number].type.shape for number in program.inputs]
+    pictures = bool(program.metadata.get("preprocess"))
+    drawn = [_drawn(random, shape, pictures and (len(shapes) == 1 or takes_pictures(shape))) for shape in shapes]
+    return drawn[0] if len(drawn) == 1 else dict(zip(program.metadata["inputs"], drawn, strict=True))
+
+
+def _drawn(random: np.random.Generator, shape: tuple[int, ...], pixels: bool) -> np.ndarray:
+    shape = (EXAMPLES, *shape)
+    return random.integers(0, 256, shape).astype(np.uint8) if pixels else random.random(shape, np.float32)
 
 
 def _remarks(path: Path, program: Program, sources: Sources) -> tuple[str, ...]:
@@ -173,8 +179,8 @@ def _load_edge(path: Path, threads: int, progress: Callable[[int, int], None] | 
     from edge.engine import load
 
     engine = load(path, threads=threads, progress=progress)
-    info = engine.inputs[0]
-    example = _example(info.shape, info.dtype)
+    examples = [_example(info.shape, info.dtype) for info in engine.inputs]
+    example = examples[0] if len(examples) == 1 else examples
     return Loaded(lambda: engine.run(example), f"edge {engine.machine.isa.name}")
 
 
@@ -185,7 +191,7 @@ def _load_tflite(path: Path, threads: int) -> Loaded:
         model = load_tflite(path, threads=threads, tensorflow=False)
         if not model.inputs:
             raise InputError(f"{path} takes no input, expected 1; run it with its own interpreter")
-        return Loaded(model.placed(_example(model.inputs[0].shape, "float32")), model.backend)
+        return Loaded(model.placed(*(_example(info.shape, "float32") for info in model.inputs)), model.backend)
 
 
 def _example(shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """An archive that runs a model on a device: the model, edge's own sources that running needs, a picture with its known answer.
 
     NAME/model.edge          the program
-    NAME/picture.png         a picture (`.npy` for networks that take none), and
+    NAME/picture.png         a picture (`.npy` for networks that take none, `.npz` for several inputs), and
     NAME/answer.json         the answer it must give (`edge.known_answer`)
     NAME/edge/               the runtime: pure Python, nothing of converters, training or TensorFlow
     NAME/kernels.so          its kernels, compiled for the device, unless Numba is to compile them there

@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from edge.batches import takes_pictures
 from edge.bundle_runtime import lowest_requirements, requirements, runtime_licence, runtime_modules, runtime_sources, runtime_version
 from edge.bundle_scripts import COMPILED, COMPILED_THERE, EDGE, ENVIRONMENT, INSTALL, README, RUN, WITH_INDEX, WITH_WHEELS
 from edge.errors import FormatError, MissingPackage
@@ -20,6 +22,7 @@ from edge.known_answer import FILE, record
 from edge.paths import require_file
 from edge.pictures import write_picture
 from edge.program import Program
+from edge.tensors import TensorType
 from edge.verifier import verify
 
 MARK = "bundle.json"  # in every bundle; a folder that holds it may be replaced
@@ -109,10 +112,26 @@ def _picture(folder: Path, program: Program, given: str | os.PathLike[str] | Non
         target = folder / f"picture{source.suffix.lower()}"
         shutil.copyfile(source, target)
         return target
-    shape = program.tensors[program.inputs[0]].type.shape
-    noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    if len(shape) == 3 and shape[2] in (1, 3):
-        write_picture(folder / "picture.png", noise)
+    return _noise(folder, program)
+
+
+def _noise(folder: Path, program: Program) -> Path:
+    random = np.random.default_rng(0)
+    drawn = {name: random.integers(0, 256, kind.shape).astype(np.uint8) for name, kind in _inputs(program).items()}
+    arrays: dict[str, Any] = {
+        name: noise if takes_pictures(noise.shape) else noise.astype(np.float32) / np.float32(255) for name, noise in drawn.items()
+    }
+    if len(arrays) > 1:
+        np.savez(folder / "picture.npz", **{name: array[np.newaxis] for name, array in arrays.items()})
+        return folder / "picture.npz"
+    (array,) = arrays.values()
+    if array.dtype == np.uint8:
+        write_picture(folder / "picture.png", array)
         return folder / "picture.png"
-    np.save(folder / "picture.npy", noise.astype(np.float32) / np.float32(255))
+    np.save(folder / "picture.npy", array)
     return folder / "picture.npy"
+
+
+def _inputs(program: Program) -> dict[str, TensorType]:
+    names = program.metadata.get("inputs") or [f"input{i}" for i in range(len(program.inputs))]
+    return {name: program.tensors[number].type for name, number in zip(names, program.inputs, strict=True)}

@@ -18,7 +18,7 @@ from edge.errors import EdgeError, InputError
 from edge.feeds import Feeds, JointInputs, JointItem, read_feeds
 from edge.inputs import Inputs
 from edge.items import Item
-from edge.labels import check_labels
+from edge.labels import check_labels, labels_fit
 from edge.preprocess import Preprocess
 
 Values = NDArray[np.float32]
@@ -97,7 +97,7 @@ class Classifier:
     def remarks(self, batch: Batch) -> tuple[str, ...]:
         """Why labels that files hold are not used."""
         several = [head.name for head in self.heads if names_classes(head.kind, head.shape)]
-        if len(several) > 1 and batch.has_labels:
+        if self.classes is None and len(several) > 1 and batch.has_labels:
             return (f"the labels may be those of {' or '.join(several)}: expected one output that names classes, got {len(several)}",)
         return batch.remarks if self.classes else ()
 
@@ -162,18 +162,11 @@ def _labels_of(heads: Sequence[Head], labels: Sequence[str] | None) -> tuple[tup
     """The names for each output: of several outputs, those get them that have as many classes."""
     if labels is None:
         return (None,) * len(heads)
-    fitting = tuple(tuple(labels) if is_ranked(head) and _fits(labels, head) else None for head in heads)
+    named = [is_ranked(head) and labels_fit(labels, math.prod(head.shape), kind=head.kind) for head in heads]
+    fitting = tuple(tuple(labels) if fits else None for fits in named)
     if not any(fitting):
         check_labels(labels, math.prod(heads[0].shape), kind=heads[0].kind)
     return fitting
-
-
-def _fits(labels: Sequence[str], head: Head) -> bool:
-    try:
-        check_labels(labels, math.prod(head.shape), kind=head.kind)
-    except InputError:
-        return False
-    return True
 
 
 # -- items -----------------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edge.batches import takes_pictures
 from edge.errors import FormatError, InputError
 from edge.paths import require_file
 
@@ -85,7 +86,7 @@ class Model:
     @property
     def input(self) -> Info:
         """The input that takes pictures, else the first."""
-        return next((each for each in self.inputs if len(each.shape) == 3 and each.shape[2] in (1, 3)), self.inputs[0])
+        return next((each for each in self.inputs if takes_pictures(each.shape)), self.inputs[0])
 
     @property
     def takes_bytes(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.answers import output_picture
+from edge.batches import takes_pictures
 from edge.errors import InputError
 from edge.pictures import write_picture
 from edge.preprocess import Preprocess, picture_of
@@ -74,7 +75,7 @@ class Writer:
 def _picture_seen(seen: Seen) -> NDArray[Any]:
     """Of the arrays of several inputs the first that is a picture, else the first."""
     arrays = seen if isinstance(seen, list) else [seen]
-    return next((array for array in arrays if array.ndim == 3 and array.shape[2] in (1, 3)), arrays[0])
+    return next((array for array in arrays if takes_pictures(array.shape)), arrays[0])
 
 
 def _is_folder(destination: str) -> bool:

@@ -55,12 +55,17 @@ def check_labels(labels: Sequence[str], classes: int, *, kind: str = "sigmoid") 
     kind: of the output (`edge.answers.KINDS`). A single output that tells two classes apart, of a kind in `TWO_SIDED`,
     takes one name or two.
     """
-    if len(labels) == classes or (classes == 1 and len(labels) == 2 and kind in TWO_SIDED):
+    if labels_fit(labels, classes, kind=kind):
         return
     raise InputError(
         f"the labels do not fit the model: expected {classes} name{'' if classes == 1 else 's'}, one for each class, "
         f"got {len(labels)}; check that the label file belongs to this model"
     )
+
+
+def labels_fit(labels: Sequence[str], classes: int, *, kind: str) -> bool:
+    """Whether there is a name for each class of an output of this kind."""
+    return len(labels) == classes or (classes == 1 and len(labels) == 2 and kind in TWO_SIDED)
 
 
 def _text(path: Path) -> str:

@@ -56,7 +56,7 @@ class LiteProfile:
 def profile_tflite(path: str | os.PathLike[str], *, threads: int | None = None) -> LiteProfile:
     """Profile a `.tflite` file on 1 to `threads` threads (as many as this process may use, if None).
 
-    Raises `FormatError` for a damaged file, `MissingPackage` where no interpreter is installed, `InputError` for several inputs.
+    Raises `FormatError` for a damaged file, `MissingPackage` where no interpreter is installed, `InputError` for one without input.
     """
     from edge.tflite_runner import load_tflite
 
@@ -65,9 +65,10 @@ def profile_tflite(path: str | os.PathLike[str], *, threads: int | None = None) 
     times: dict[int, float] = {}
     for count in range(1, (threads or most_threads()) + 1):
         model = load_tflite(where, threads=count)
-        if len(model.inputs) != 1:
-            raise InputError(f"{where} takes {len(model.inputs)} inputs, expected 1; run it with its own interpreter")
-        times[count] = _seconds(model.placed(np.random.default_rng(0).random(model.inputs[0].shape, np.float32)))
+        if not model.inputs:
+            raise InputError(f"{where} takes no input, expected one or more; run it with its own interpreter")
+        random = np.random.default_rng(0)
+        times[count] = _seconds(model.placed(*(random.random(info.shape, np.float32) for info in model.inputs)))
     return LiteProfile(os.fspath(path), model.backend, where.stat().st_size, layers, _macs(layers), times)
 
 

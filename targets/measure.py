@@ -6,7 +6,7 @@ import numpy as np
 
 from edge.engine import Engine
 from edge.program import Program
-from edge.tensors import Encoding
+from edge.tensors import Encoding, TensorType
 from edge.threads import most_threads
 
 REPEATS = 30
@@ -15,10 +15,15 @@ _FEWEST = 5
 _BEFORE_SHARING = 12  # inferences after which an engine has tried its helpers
 
 
-def example(program: Program) -> np.ndarray:
-    """A random picture for the first input: bytes, or float32 of 0..1."""
-    kind = program.tensors[program.inputs[0]].type
-    pixels = np.random.default_rng(0).integers(0, 256, kind.shape).astype(np.uint8)
+def example(program: Program) -> np.ndarray | list[np.ndarray]:
+    """A random picture: bytes, or float32 of 0..1; of several inputs a list of one for each."""
+    random = np.random.default_rng(0)
+    drawn = [_drawn(random, program.tensors[number].type) for number in program.inputs]
+    return drawn[0] if len(drawn) == 1 else drawn
+
+
+def _drawn(random: np.random.Generator, kind: TensorType) -> np.ndarray:
+    pixels = random.integers(0, 256, kind.shape).astype(np.uint8)
     return pixels if kind.encoding is Encoding.UINT8 else pixels.astype(np.float32) / np.float32(255)
 
 
@@ -31,7 +36,7 @@ def seconds_by_threads(program: Program, *, repeats: int = REPEATS) -> dict[int,
     }
 
 
-def _median(engine: Engine, picture: np.ndarray, repeats: int) -> float:
+def _median(engine: Engine, picture: np.ndarray | list[np.ndarray], repeats: int) -> float:
     """Warm; fewer repeats of what takes long."""
     last = float(engine.times(picture, 2, whole=True)[-1, 0])
     count = max(_FEWEST, min(repeats, int(_BUDGET_S / max(last, 1e-9))))

@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from edge.answers import (
     KINDS,
     Ranked,
+    class_output,
     format_top,
     format_value,
     kind_of,
@@ -169,3 +170,18 @@ def test_what_is_no_picture_output_is_refused() -> None:
             output_picture(np.zeros(shape, np.float32))
     with pytest.raises(EdgeError, match="NaN"):
         output_picture(np.full((2, 2, 1), np.nan), activation="tanh")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ([("probabilities", (4,))], 0),
+        ([("values", (4,)), ("logits", (3,))], 1),
+        ([("logits", (4,)), ("probabilities", (1, 1, 3))], 1),
+        ([("logits", (4,)), ("sigmoid", (1,))], None),
+        ([("probabilities", (4,)), ("probabilities", (3,))], None),
+        ([("probabilities", (5, 5, 4)), ("picture", (8, 8, 3))], None),
+    ],
+)
+def test_one_output_names_classes(outputs: list[tuple[str, tuple[int, ...]]], expected: int | None) -> None:
+    assert class_output(outputs) == expected

@@ -16,16 +16,20 @@ import pytest
 import raspberry_pi
 from click.testing import CliRunner, Result
 from raspberry_pi import CHOSEN, needs_the_user_space
+from two_inputs import two_inputs
 
 import edge
 from edge.bundle import archive, bundle
 from edge.bundle_contents import MARK
 from edge.bundle_runtime import lowest_requirements, requirements, runtime_modules
 from edge.cli import cli
+from edge.converters.layers import read_graph
 from edge.errors import EdgeError, InputError
+from edge.format import write
 from edge.kernels.library import read_manifest
 from edge.kernels.linker import find_linkers
 from edge.known_answer import FILE, check, main, read_answer
+from edge.lower import to_program
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ROOT / "examples" / "digits.h5"
@@ -173,6 +177,14 @@ def test_a_network_that_takes_no_picture_gets_an_array(tmp_path: Path) -> None:
     edge.convert(tmp_path / "vector.h5", bits=32, formats=("edge",))
     packed = bundle(tmp_path / "vector.edge", tmp_path / "vector", with_numba=True)
     assert packed.picture == "picture.npy" and "as expected" in check(tmp_path / "vector")
+
+
+def test_a_network_of_several_inputs_gets_an_archive_of_arrays(tmp_path: Path) -> None:
+    write(to_program(read_graph(two_inputs(), input_dtype="uint8")), tmp_path / "two.edge")
+    packed = bundle(tmp_path / "two.edge", tmp_path / "two", with_numba=True)
+    with np.load(tmp_path / "two" / packed.picture) as arrays:
+        assert {name: array.shape for name, array in arrays.items()} == {"image": (1, 6, 5, 3), "label": (1, 1)}
+    assert packed.picture == "picture.npz" and "as expected" in check(tmp_path / "two")
 
 
 # -- where it is written -------------------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ def test_run_an_archive(tmp_path: Path, model: Path, lite: Path, engine: Engine,
 
 
 def test_labels_are_not_guessed_to_be_of_one_head_of_several(tmp_path: Path, engine: Engine, images: np.ndarray) -> None:
-    heads = [{**each, "kind": "probabilities" if each["name"] == "scores" else "logits"} for each in OUTPUTS]
+    heads = [{**each, "kind": "probabilities"} for each in OUTPUTS]
     write(replace(engine.program, metadata={**engine.program.metadata, "outputs": heads}), tmp_path / "heads.edge")
     path = archive(tmp_path / "both.npz", image=images, label=LABELS, y=np.zeros(COUNT, int))
     result = invoke("run", path, "-m", tmp_path / "heads.edge", "--json")
