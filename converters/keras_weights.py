@@ -40,6 +40,8 @@ _VARIABLES: dict[str, tuple[tuple[str, str], ...]] = {
     "PReLU": (("alpha", ""),),
     "Embedding": (("embeddings", ""),),
     "Normalization": (("mean", ""), ("variance", "")),
+    "RSign": (("shift", ""),),
+    "RPReLU": (("before", ""), ("slope", ""), ("after", "")),
     "Conv2DBatchnorm": (*_DENSE, *_STATISTICS),
     "DepthwiseConv2DBatchnorm": (*_DEPTHWISE, *_STATISTICS),
 }

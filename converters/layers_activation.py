@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from edge.converters import formulas, quantizers, quantizers_larq, quantizers_qkeras
+from edge.converters import formulas, quantizers, quantizers_larq, quantizers_qkeras, quantizers_training
 from edge.converters.builder import Builder, Layer, Options, float32, reads
 from edge.converters.layers_merge import scaled
 from edge.converters.layers_shape import reshaped
@@ -29,7 +29,7 @@ _SIMPLE: Mapping[str, Mapping[str, int | float]] = {
     "tanh": {"activation": Activation.TANH},
     **{name: {"activation": function} for name, function in _NAMED.items()},
 }
-_PACKAGES = (quantizers_larq, quantizers_qkeras)  # importing them makes quantizers known
+_PACKAGES = (quantizers_larq, quantizers_qkeras, quantizers_training)  # importing them makes quantizers known
 ACTIVATIONS = ("linear", *_SIMPLE, *formulas.FORMULAS, "softmax", "log_softmax")
 
 

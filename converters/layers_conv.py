@@ -8,6 +8,7 @@ import numpy as np
 
 from edge.converters.builder import Builder, Layer, float32, reads, same_padding
 from edge.converters.layers_activation import activate
+from edge.converters.layers_training import has_magnitudes, times_magnitudes
 from edge.converters.quantizer_nodes import negative_signs
 from edge.converters.quantizers import Weights, of_layer
 from edge.converters.quantizers_levels import Sign
@@ -69,9 +70,14 @@ def conv2d(layer: Layer, build: Builder) -> str:
     else:
         source = quantized_input(layer, build)
         source, attrs = _padded(layer, build, source if packed else build.floats(layer, source), geometry, packed=packed)
-    constants = {"filter": _outputs_first(filters), **scale, **bias_of(layer)}
-    settings = {**attrs, "groups": groups}
-    return activated(layer, build, build.add("conv2d", layer, source, constants=constants, attrs=settings, rank=len(layer.shape)))
+    constants = {"filter": _outputs_first(filters), **scale}
+    settings, bias = {**attrs, "groups": groups}, bias_of(layer)
+    if not has_magnitudes(layer):
+        sums = build.add("conv2d", layer, source, constants=constants | bias, attrs=settings, rank=len(layer.shape))
+        return activated(layer, build, sums)
+    sums = build.add("conv2d", layer, source, constants=constants, attrs=settings, rank=len(layer.shape))
+    window = {"window_h": geometry.kernel[0], "window_w": geometry.kernel[1], **geometry.attrs}
+    return activated(layer, build, times_magnitudes(layer, build, sums, window, bias))
 
 
 def _takes_signs(layer: Layer) -> bool:
@@ -115,8 +121,11 @@ def _depthwise(layer: Layer, build: Builder, bias: dict[str, Array]) -> str:
     geometry, channels = _geometry(layer), layer.shape[-1]
     kernel = layer.kernel("depthwise_kernel", "kernel")
     _expect(layer, kernel, (*geometry.kernel, channels, kernel.shape[3]))
+    by_output = scales_outputs(layer, "depthwise_quantizer")
+    kernel = kernel.reshape(*geometry.kernel, 1, -1) if by_output else kernel
     filters, scale = quantized_kernel(layer, build, kernel, "depthwise_quantizer")
-    constants = {"filter": filters.reshape(*geometry.kernel, -1), **{role: np.tile(a, channels) for role, a in scale.items()}, **bias}
+    repeated = scale if by_output else {role: np.tile(row, channels) for role, row in scale.items()}
+    constants = {"filter": filters.reshape(*geometry.kernel, -1), **repeated, **bias}
     source, attrs = _padded(layer, build, quantized_input(layer, build), geometry, packed=False)
     settings = {**attrs, "groups": channels}
     return build.add("depthwise_conv2d", layer, source, constants=constants, attrs=settings, rank=len(layer.shape))
@@ -129,11 +138,12 @@ def dense(layer: Layer, build: Builder) -> str:
     _expect(layer, kernel, (layer.shape[-1], kernel.shape[1]))
     source = quantized_input(layer, build)
     filters, scale = quantized_kernel(layer, build, kernel[None, None], "kernel_quantizer")
-    constants = {"filter": _outputs_first(filters), **scale, **bias_of(layer)}
-    if len(layer.shape) == 1:
-        return activated(layer, build, build.add("dense", layer, source, constants=constants))
+    constants, bias = {"filter": _outputs_first(filters), **scale}, bias_of(layer)
+    with_map = has_magnitudes(layer)
+    op = "dense" if len(layer.shape) == 1 else "conv2d"
     shape = (*layer.shape[:-1], kernel.shape[1])
-    return activated(layer, build, build.add("conv2d", layer, source, constants=constants, shape=shape))
+    sums = build.add(op, layer, source, constants=constants | ({} if with_map else bias), shape=shape)
+    return activated(layer, build, times_magnitudes(layer, build, sums, {}, bias) if with_map else sums)
 
 
 def _expect(layer: Layer, kernel: Array, shape: tuple[int, ...]) -> None:
@@ -145,6 +155,12 @@ def quantized_input(layer: Layer, build: Builder) -> str:
     """The input as Larq's `input_quantizer` makes it."""
     quantizer = of_layer(layer, "input_quantizer")
     return layer.input if quantizer is None else quantizer.activation(layer, build, layer.input)
+
+
+def scales_outputs(layer: Layer, key: str) -> bool:
+    """Whether the quantizer under `key` has scales of outputs, not of the last axis of the kernel."""
+    quantizer = of_layer(layer, key)
+    return quantizer is not None and quantizer.by_output
 
 
 def quantized_kernel(layer: Layer, build: Builder, kernel: Array, key: str) -> tuple[Array, dict[str, Array]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.converters.builder import Builder, Layer, float32, reads
-from edge.converters.layers_conv import activated, bias_of, quantized_input, quantized_kernel
+from edge.converters.layers_conv import activated, bias_of, quantized_input, quantized_kernel, scales_outputs
 from edge.graph import Array
 
 MAX_PHASES = 1024  # of which each may be a convolution of its own
@@ -68,7 +68,7 @@ def _axis(layer: Layer, size: int, taps: int, stride: int, dilation: int, extra:
 @reads("Conv2DTranspose", "Conv1DTranspose", "QuantConv2DTranspose", "QConv2DTranspose")
 def transposed_convolution(layer: Layer, build: Builder) -> str:
     axes = _axes(layer)
-    filters, alpha = _filters(layer, build, axes)
+    filters, scale = _filters(layer, build, axes)
     source = quantized_input(layer, build)
     if layer.options.whole("groups", 1) != 1:
         raise layer.error("groups of a transposed convolution are not supported; train without")
@@ -80,8 +80,8 @@ def transposed_convolution(layer: Layer, build: Builder) -> str:
     made = []
     for phase, part in zip(phases, parts, strict=False):
         constants = {"filter": part, **{role: np.tile(row, len(part) // len(row)) for role, row in bias.items()}}
-        if alpha is not None:
-            constants |= {"filter": part < 0, "scale": np.full(len(part), alpha * part.any(), np.float32)}
+        if scale is not None:
+            constants |= _whole(part, np.tile(scale, len(part) // len(scale)))
         made.append(build.add("conv2d", layer, source, constants=constants, attrs=_attrs(axes, phase), rank=len(layer.shape)))
     return activated(layer, build, _interleaved(layer, build, made, axes))
 
@@ -108,19 +108,37 @@ def _output_padding(layer: Layer) -> tuple[int | None, int | None]:
     return given[0], given[-1]
 
 
-def _filters(layer: Layer, build: Builder, axes: tuple[_Axis, _Axis]) -> tuple[dict[tuple[int, int], Array], float | None]:
-    """The filter (O, kh, kw, I) of each phase; and of +-1, the one scale of all, else None. (Scales along the last axis are of inputs.)"""
+def _filters(layer: Layer, build: Builder, axes: tuple[_Axis, _Axis]) -> tuple[dict[tuple[int, int], Array], Array | None]:
+    """The filter (O, kh, kw, I) of each phase; of whole numbers with their scale by output, else None. (The last axis is of inputs.)"""
     kernel = layer.kernel("kernel")
     rows, columns = axes
     if kernel.shape[:2] != (rows.taps, columns.taps) or kernel.shape[3] != layer.shape[-1]:
         expected = (rows.taps, columns.taps, kernel.shape[2], layer.shape[-1])
         raise layer.error(f"the kernel should have the shape {expected}, got {kernel.shape}; the file is damaged, save the model again")
-    found, constants = quantized_kernel(layer, build, kernel, "kernel_quantizer")
-    scale = constants.get("scale", np.ones(1, np.float32))
-    alpha = float(scale[0]) if found.dtype == np.bool_ and (scale == scale[0]).all() else None
-    kernel = np.where(found, -1, 1) if found.dtype == np.bool_ else found
-    kernel = kernel if alpha is not None else kernel * scale
-    return {(y, x): _phase(kernel, axes, y, x) for y in range(rows.stride) for x in range(columns.stride)}, alpha
+    kernel, scale = _whole_kernel(layer, build, kernel)
+    return {(y, x): _phase(kernel, axes, y, x) for y in range(rows.stride) for x in range(columns.stride)}, scale
+
+
+def _whole_kernel(layer: Layer, build: Builder, kernel: Array) -> tuple[Array, Array | None]:
+    """The kernel as whole numbers and their scale by output; as the numbers themselves and None where there is none by output."""
+    by_output = scales_outputs(layer, "kernel_quantizer")
+    found, constants = quantized_kernel(layer, build, kernel.swapaxes(2, 3) if by_output else kernel, "kernel_quantizer")
+    found = np.where(found, -1, 1) if found.dtype == np.bool_ else found
+    if "scale" not in constants:
+        return found, None
+    scale = constants["scale"]
+    if by_output:
+        return found.swapaxes(2, 3), scale
+    if (scale == scale[0]).all():
+        return found, np.full(kernel.shape[2], scale[0], np.float32)
+    return found * scale, None
+
+
+def _whole(part: Array, scale: Array) -> dict[str, Array]:
+    """A filter of whole numbers as signs, or as int8 where there are others; 0 times signs for a phase without taps."""
+    if not part.any():
+        return {"filter": part < 0, "scale": np.zeros_like(scale)}
+    return {"filter": part < 0 if (np.abs(part) == 1).all() else part.astype(np.int8), "scale": scale}
 
 
 def _phase(kernel: Array, axes: tuple[_Axis, _Axis], y: int, x: int) -> Array:

@@ -47,7 +47,9 @@ class Weights:
 
 
 class Quantizer(ABC):
-    """One quantizer with its options."""
+    """One quantizer with its options; `by_output`: its scales are those of outputs, whichever axes of the kernel these are."""
+
+    by_output = False
 
     @abstractmethod
     def weights(self, kernel: Array) -> Weights:
