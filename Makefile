@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tflite-runtime test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet check-predictions plot bundled kernels wheel bench-device docs lint clean
+.PHONY: help demo test test-slow test-tflite-runtime test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet check-predictions results plot bundled kernels wheel bench-device docs lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ bench-resnet: $(VENV)/.bench  ## accuracy and time of ResNet-8 at 32, 8 and 1 bi
 
 check-predictions: $(VENV)/.bench  ## hold predicted latencies of this machine against measured ones; writes benchmarks/results/prediction.md
 	$(BIN)/python benchmarks/host_prediction.py $(ARGS)
+
+results: $(VENV)/.bench  ## train what is missing of the results table (days of processor time; resumes), write docs/results.md; DATA=folder of .npz, LANES=2
+	$(BIN)/python benchmarks/train_results.py --lanes $(or $(LANES),1) $(if $(DATA),--data $(DATA))
 
 plot: benchmarks/results/digits.json $(VENV)/.bench  ## draw docs/results.png from the last benchmark
 	$(BIN)/python benchmarks/plot.py

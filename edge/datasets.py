@@ -134,7 +134,7 @@ def _from_npz(name: str, path: Path) -> Dataset:
 
     require_file(path, "data set")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             missing = [array for array in ARRAYS if array not in file.files]
             if missing:
                 raise InputError(

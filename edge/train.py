@@ -7,6 +7,7 @@ A run's folder holds its settings, checkpoint, curve, `model.keras`, the convert
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.datasets import Dataset, load
-from edge.errors import InputError
+from edge.errors import InputError, MissingPackage
 from edge.files import write_atomically
 from edge.recipes import PRECISIONS, Recipe, recipe
 from edge.train_loop import CHECKPOINT, Batch, Epoch, Training, run
@@ -87,6 +88,7 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     made = recipe(settings.recipe)
     schedule = made.schedule(settings.precision)
     _claim(folder, settings, resume=resume)
+    board = _tensorboard(folder) if tensorboard else None
     if (folder / RESULT).exists():
         told.say(f"{folder} is done already")
         return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
@@ -98,7 +100,6 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     part = max(min(made.held_back, len(data.train) // 5), 1)
     scaled = replace(schedule, epochs=settings.epochs, signs_first=round(schedule.signs_first * settings.epochs / schedule.epochs))
     training = Training(network, made, scaled, data.train[:-part], data.train[-part:], settings.seed, teacher)
-    board = _tensorboard(folder, network) if tensorboard else None
     state = run(training, folder, told=lambda row: told.epoch(settings, row), batch=told.batch, callbacks=board)
     _save(network, folder / MODEL)
     found = convert_and_test(folder, settings.precision, data, len(training.train))
@@ -163,11 +164,10 @@ def _save(network: Model, path: Path) -> None:
     os.replace(partial, path)
 
 
-def _tensorboard(folder: Path, network: Model) -> Any:
-    callbacks = keras_package().callbacks
-    board = callbacks.CallbackList([callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)], model=network)
-    board.on_train_begin()
-    return board
+def _tensorboard(folder: Path) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MissingPackage("logs for TensorBoard need tensorboard, which is not installed; pip install tensorboard, or leave them out")
+    return keras_package().callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)
 
 
 # -- what is written down ------------------------------------------------------------------------------------------------------

@@ -112,6 +112,8 @@ def _stage(
             variable.assign(value)
     elif first:
         state.best_epoch, state.best = 0, []  # what was best had float weights
+    if callbacks is not None:
+        callbacks.set_model(model)
     validate = logits_of(training.network)
     for epoch in range(len(state.curve), last):
         row = _epoch(training, model, validate, epoch, stage, batch)
@@ -171,7 +173,7 @@ def read_checkpoint(folder: Path) -> State:
     if not path.exists():
         return State()
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             facts = json.loads(file["facts"].tobytes())
             counts = {name: sum(key.startswith(f"{name}_") for key in file.files) for name in _LISTS}
             lists = {name: [file[f"{name}_{i}"] for i in range(count)] for name, count in counts.items()}

@@ -1,0 +1,215 @@
+"""The results table: what each network reaches at each precision, of the runs of `edge train`.
+
+    python benchmarks/accuracy_table.py --runs runs     # read what is trained, then write the pages
+    python benchmarks/accuracy_table.py                 # write the pages again
+
+`benchmarks/results/accuracy.json` keeps what the runs measured, `benchmarks/results/curves` their curves; docs/results.md and the table of
+the README are made from that file alone. A cell without a run is empty; `absent` lists those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.console import bytes_text
+from edge.recipes import RECIPES, Recipe
+from edge.train_loop import CURVE
+from edge.train_result import RESULT
+
+ROOT = Path(__file__).resolve().parent.parent
+STORED = ROOT / "benchmarks" / "results" / "accuracy.json"
+CURVES = ROOT / "benchmarks" / "results" / "curves"
+PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
+RUNS = ROOT / "runs"
+START, END = "<!-- accuracy: made by benchmarks/accuracy_table.py -->", "<!-- end of accuracy -->"
+
+COLUMNS = ("float", "int8", "xnor-weights", "dorefa-weights", "xnor", "xnor-k")
+TITLES = ("float", "8 bit", "`xnor-weights`", "`dorefa-weights`", "`xnor`", "`xnor` with K")
+RUN_OF = {"float": "float", "int8": "float"}
+"""The precision of the run that fills a column, where it has another name."""
+ASKED_COLUMN = {"float": 0, "xnor-weights": 1, "dorefa-weights": 1, "xnor": 2, "xnor-k": 2}
+LEAST_ONE_BIT_SHARE = 0.95
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The scores of one recipe at one precision, by seed; `file` is that of the lowest seed."""
+
+    scores: tuple[float, ...]
+    file: Mapping[str, Any]
+
+    @property
+    def is_minutes(self) -> bool:
+        return bool(self.file["measure"] != "accuracy")
+
+    def text(self) -> str:
+        scale = 1 if self.is_minutes else 100
+        values = [scale * score for score in self.scores]
+        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.2f}{spread}"
+
+
+# -- the runs ------------------------------------------------------------------------------------------------------------------
+
+
+def collect(runs: Path, stored: Rows) -> Rows:
+    """The stored rows, with those of finished runs in `runs` in place of older ones of the same name."""
+    found = {row["run"]: row for row in stored}
+    for path in sorted(runs.glob(f"*/{RESULT}")):
+        row = json.loads(path.read_text(encoding="utf-8"))
+        found[row["run"]] = row
+    return [found[name] for name in sorted(found)]
+
+
+def read_rows() -> Rows:
+    return list(json.loads(STORED.read_text(encoding="utf-8"))["rows"]) if STORED.exists() else []
+
+
+def keep(rows: Rows, runs: Path) -> None:
+    """Store the rows, and the curves of the runs behind them."""
+    STORED.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
+    CURVES.mkdir(exist_ok=True)
+    for row in rows:
+        curve = runs / row["run"] / CURVE
+        if curve.exists():
+            (CURVES / f"{row['run']}.csv").write_text(curve.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def absent(rows: Rows) -> list[str]:
+    """The cells that no run fills: RECIPE PRECISION."""
+    return [f"{name} {column}" for name in RECIPES for column in COLUMNS if cell(rows, name, column) is None]
+
+
+def cell(rows: Rows, recipe: str, column: str, width: float = 1.0) -> Cell | None:
+    """What was measured of a recipe at one precision; None where nothing was."""
+    precision = RUN_OF.get(column, column)
+    mine = [row for row in rows if (row["recipe"], row["precision"], row["width"]) == (recipe, precision, width) and _is_whole(row)]
+    mine.sort(key=lambda row: row["seed"])
+    return Cell(tuple(row["files"][column]["score"] for row in mine), mine[0]["files"][column]) if mine else None
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether a run had all epochs of its recipe, and not a try's."""
+    return bool(row["epochs"] >= RECIPES[row["recipe"]].schedule(row["precision"]).epochs)
+
+
+# -- the pages -----------------------------------------------------------------------------------------------------------------
+
+
+def table(rows: Rows, recipes: Iterable[Recipe] = tuple(RECIPES.values())) -> str:
+    """Network by precision. Bold: reaches what was asked."""
+    head = f"| recipe | data | {' | '.join(TITLES)} | described | 1-bit file |\n{'|---' * (len(TITLES) + 4)}|"
+    return "\n".join([head, *(_line(rows, recipe) for recipe in recipes)])
+
+
+def _line(rows: Rows, recipe: Recipe) -> str:
+    cells = {column: cell(rows, recipe.name, column) for column in COLUMNS}
+    one_bit = cells["xnor"]
+    size = bytes_text(one_bit.file["bytes"]) if one_bit else ""
+    data = f"{recipe.data}, permuted" if recipe.permuted else recipe.data
+    texts = (_marked(recipe, column, found) for column, found in cells.items())
+    return f"| `{recipe.name}` | {data} | {' | '.join(texts)} | {_described(recipe)} | {size} |"
+
+
+def _marked(recipe: Recipe, column: str, found: Cell | None) -> str:
+    if found is None:
+        return ""
+    if recipe.asked is None or column not in ASKED_COLUMN:
+        return found.text()
+    asked, score = recipe.asked[ASKED_COLUMN[column]], float(found.text().split()[0])
+    return f"**{found.text()}**" if (score <= asked if found.is_minutes else score >= asked) else found.text()
+
+
+def _described(recipe: Recipe) -> str:
+    return ", ".join(f"{figure:g}" if name == "float" else f"{name} {figure:g}" for name, figure in dict(recipe.seed_figures).items())
+
+
+def runs_table(rows: Rows) -> str:
+    """A line for each run."""
+    lines = ["| run | test score | weights of 1 bit | bytes | epochs (kept) | training | processor time | command |", "|---" * 8 + "|"]
+    for row in rows:
+        for name, file in row["files"].items():
+            score = Cell((file["score"],), file).text()
+            share = f"{100 * file['one_bit_share']:.1f} %"
+            times = f"{row['training_s'] / 60:.1f} min | {row['training_cpu_s'] / 60:.1f} min"
+            label = row["run"] if name != "int8" else f"{row['run']}, 8 bit"
+            epochs = f"{row['epochs']} ({row['best_epoch']})"
+            lines.append(f"| {label} | {score} | {share} | {file['bytes']:,} | {epochs} | {times} | `{row['command']}` |")
+    return "\n".join(lines)
+
+
+def hardware(rows: Rows) -> str:
+    """What the runs were trained on."""
+    kinds = sorted({f"{row['hardware']['processor']}, {row['hardware']['threads']} thread(s)" for row in rows})
+    versions = sorted({f"TensorFlow {row['versions'].get('tensorflow-cpu') or row['versions'].get('tensorflow')}" for row in rows})
+    return f"Trained on {'; '.join(kinds)}, beside other work; {', '.join(versions)}." if rows else "No run is stored."
+
+
+def page(rows: Rows) -> str:
+    """docs/results.md."""
+    missing = absent(rows)
+    return f"""<!-- Made by benchmarks/accuracy_table.py from benchmarks/results/accuracy.json; do not edit. -->
+
+# What the networks reach
+
+Test accuracy in percent, of the whole test set, by the converted file in the engine (`clock`: minutes that the time is off, on rendered
+clocks of our own, not on the pictures of the network's description). **Bold**: as much as was asked. "Described" is what the description of
+the network reports. An empty cell is not measured. Every column but the first two has at least {100 * LEAST_ONE_BIT_SHARE:.0f} % of the
+weights at 1 bit; `xnor` has signs between layers too. The epoch was chosen on training pictures that were held back. `make results` trains
+what is missing.
+
+{table(rows)}
+
+{len(RECIPES) * len(COLUMNS) - len(missing)} of {len(RECIPES) * len(COLUMNS)} cells are measured.
+
+## Runs
+
+{hardware(rows)} Curves are in [benchmarks/results/curves](../benchmarks/results/curves). In a command `--data` names the
+file that the data set came from; without it Keras fetches the same.
+
+{runs_table(rows)}
+"""
+
+
+def readme_with(text: str, rows: Rows) -> str:
+    """The README with today's table of what is measured between its marks."""
+    measured = {row["recipe"] for row in rows}
+    made = f"{START}\n\n{table(rows, [recipe for recipe in RECIPES.values() if recipe.name in measured])}\n\n{END}"
+    return re.sub(f"{re.escape(START)}.*?{re.escape(END)}", lambda _: made, text, flags=re.DOTALL)
+
+
+def short_of_signs(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The runs at 1 bit whose files hold too many other weights."""
+    files = ((row, file) for row in rows if row["precision"] != "float" for file in row["files"].values())
+    return [row["run"] for row, file in files if file["one_bit_share"] < LEAST_ONE_BIT_SHARE]
+
+
+def write_tables(runs: Path | None = None) -> Rows:
+    """Take in the finished runs and write the pages."""
+    rows = read_rows()
+    if runs is not None:
+        rows = collect(runs, rows)
+        keep(rows, runs)
+    PAGE.write_text(page(rows), encoding="utf-8")
+    README.write_text(readme_with(README.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Write the results table.")
+    parser.add_argument("--runs", type=Path, help="a folder of runs of edge train to take in")
+    rows = write_tables(parser.parse_args(arguments).runs)
+    print(f"{len(rows)} runs; {len(absent(rows))} cells are absent")
+
+
+if __name__ == "__main__":
+    main()
