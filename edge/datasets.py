@@ -25,6 +25,7 @@ from edge.errors import InputError, MissingPackage
 
 Pictures = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Say = Callable[[str], None]
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 PERMUTATION_SEED = 0  # of the one order of pixels that every permuted recipe uses
@@ -75,16 +76,18 @@ def _reordered(part: Part, order: NDArray[np.int64]) -> Part:
     return Part(np.ascontiguousarray(flat[:, order]).reshape(part.x.shape), part.y)
 
 
-def load(name: str, *, path: str | os.PathLike[str] | None = None, shape: tuple[int, ...] | None = None) -> Dataset:
+def load(
+    name: str, *, path: str | os.PathLike[str] | None = None, shape: tuple[int, ...] | None = None, say: Say = lambda text: None
+) -> Dataset:
     """The data set of this name, from `path` where it is given: an .npz file or a folder of pictures.
 
-    shape: (H, W, C) of the network; pictures of a folder are brought to it, other data must have it.
+    shape: (H, W, C) of the network; pictures of a folder are brought to it, other data must have it. say: told of what takes long.
     Raises InputError for data that are missing or do not fit, and MissingPackage where Keras is needed and missing.
     """
     if path is not None:
         data = _from_folder(name, Path(path), shape) if os.path.isdir(path) else _from_npz(name, Path(path))
     elif name in SOURCES:
-        data = SOURCES[name]()
+        data = SOURCES[name](say)
     else:
         raise InputError(f"there is no data set {name!r}, expected one of {', '.join(SOURCES)}, or a file or folder given by --data")
     if shape is not None and data.train.x.shape[1:] != shape:
@@ -97,13 +100,14 @@ def load(name: str, *, path: str | os.PathLike[str] | None = None, shape: tuple[
 # -- through Keras -------------------------------------------------------------------------------------------------------------
 
 
-def _from_keras(name: str) -> Dataset:
+def _from_keras(name: str, say: Say) -> Dataset:
     try:
         import keras
     except ModuleNotFoundError as err:
         raise MissingPackage(
             f"the data set {name} comes through Keras, which cannot be imported; install it with: pip install tensorflow, or give --data"
         ) from err
+    say(f"fetching {name} through Keras, where it is not there yet")
     try:
         train, test = getattr(keras.datasets, name).load_data()
     except Exception as err:  # Keras raises bare Exception where a download fails
@@ -114,13 +118,13 @@ def _from_keras(name: str) -> Dataset:
     return _checked(name, name, *train, *test)
 
 
-def _clocks() -> Dataset:
+def _clocks(say: Say) -> Dataset:
     from edge.clocks import dataset
 
-    return dataset()
+    return dataset(say=say)
 
 
-SOURCES: Mapping[str, Callable[[], Dataset]] = {
+SOURCES: Mapping[str, Callable[[Say], Dataset]] = {
     **{name: partial(_from_keras, name) for name in ("mnist", "fashion_mnist", "cifar10", "cifar100")},
     "clocks": _clocks,
 }

@@ -95,7 +95,7 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     if schedule.teacher:
         _teach(settings, folder, told)
     network = _new_network(made, settings)
-    data = _data(made, settings, network)
+    data = _data(made, settings, network, told)
     teacher = _teacher(settings, folder) if schedule.teacher else None
     part = max(min(made.held_back, len(data.train) // 5), 1)
     scaled = replace(schedule, epochs=settings.epochs, signs_first=round(schedule.signs_first * settings.epochs / schedule.epochs))
@@ -134,8 +134,8 @@ def _new_network(made: Recipe, settings: Settings) -> Model:
     return build(made.network, settings.precision, width=settings.width)
 
 
-def _data(made: Recipe, settings: Settings, network: Model) -> Dataset:
-    data = load(made.data, path=settings.data, shape=tuple(network.input_shape[1:]))
+def _data(made: Recipe, settings: Settings, network: Model, told: Told) -> Dataset:
+    data = load(made.data, path=settings.data, shape=tuple(network.input_shape[1:]), say=told.say)
     return data.permuted() if made.permuted else data
 
 
