@@ -31,6 +31,9 @@ CHANNELS, SIZE = 16, 8
 _MERGES = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract")
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "Activation": {"activation": "tanh"},
+    "QActivation": {"activation": "quantized_relu(4)"},
+    "QAveragePooling2D": {"average_quantizer": "quantized_bits(8)"},
+    "QGlobalAveragePooling2D": {"average_quantizer": "quantized_bits(8)"},
     "AveragePooling1D": {"pool_size": [2]},
     "MaxPooling1D": {"pool_size": [2]},
     "CenterCrop": {"height": 4, "width": 4},
@@ -41,11 +44,16 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "Resizing": {"height": 16, "width": 12},
     "UpSampling1D": {"size": 2},
 }
-_SIGNS = dict.fromkeys(("input_quantizer", "kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer"), "ste_sign")
+_OF_WEIGHTS = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
+_SIGNS = dict.fromkeys(("input_quantizer", *_OF_WEIGHTS), "ste_sign")
+_QKERAS = dict.fromkeys(_OF_WEIGHTS, "binary(alpha=1)")  # it has none of inputs
+_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _VECTORS = {
-    "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    **dict.fromkeys(("BatchNormalization", "QBatchNormalization", "QConv2DBatchnorm", "QDepthwiseConv2DBatchnorm"), _NORM),
     "LayerNormalization": ("gamma", "beta"),
     "LayerScale": ("gamma",),
+    "RSign": ("shift",),
+    "RPReLU": ("before", "slope", "after"),
     "GroupNormalization": ("gamma", "beta"),
 }
 
@@ -122,8 +130,8 @@ def _convolution(shape: tuple[int, ...]) -> str:
 def _call(name: str, kind: str, inputs: tuple[str, ...], *, outputs: int = CHANNELS, channels: int = CHANNELS) -> Call:
     rank = 1 if "1D" in kind else 2
     config: dict[str, Any] = {"kernel_size": [1] * rank if name != "layer" else [3] * rank, "use_bias": False, **_OPTIONS.get(kind, {})}
-    if kind.startswith("Quant"):
-        config |= _SIGNS
+    if kind.startswith("Q"):
+        config |= _SIGNS if kind.startswith("Quant") else _QKERAS
     if kind == "Reshape":
         config["target_shape"] = [SIZE * 2, SIZE // 2, CHANNELS]
     if kind == "Permute":

@@ -9,6 +9,9 @@
 | dorefa_quantizer, "activations"     | round(n * clip(x, 0, 1)) / n, n = 2^k_bit - 1                                             |
 | dorefa_quantizer, "weights"         | 2 * round(n * (tanh(w) / (2 * max abs(tanh(w))) + 1/2)) / n - 1 (Zhou et al., 2016)       |
 | NoOp                                | x                                                                                         |
+
+The Larq zoo has functions of its own: xnor_weight_scale and magnitude_aware_sign_unclipped are alpha * sign(w), alpha the mean of abs(w)
+over each filter, clipped to 1, and over the whole layer; clip_by_value_activation is min(max(x, 0), 1).
 """
 
 from __future__ import annotations
@@ -18,11 +21,15 @@ import functools
 import numpy as np
 
 from edge.converters.builder import Options
+from edge.converters.quantizer_nodes import function
 from edge.converters.quantizers import Nothing, Quantizer, Weights, register
-from edge.converters.quantizers_levels import Grid, OfWeights, Sign, Ternary, TwoLevels
+from edge.converters.quantizers_levels import Grid, OfWeights, Shaped, Sign, Ternary, TwoLevels
+from edge.converters.quantizers_training import ScaledSign
 from edge.graph import Array
+from edge.ops import Activation
 
 MAX_BITS = 16
+_UNIT = Shaped(lambda x: np.clip(x, 0, 1), lambda layer, build, x: function(layer, build, x, Activation.RELU, limit=1.0), Nothing())
 
 
 def _dorefa(options: Options) -> Quantizer:
@@ -50,6 +57,10 @@ def _ternary(options: Options) -> Quantizer:
     return Ternary(1.0, None if networks else options.number("threshold_value", 0.05))
 
 
+def _xnor(kernel: Array) -> Weights:
+    return ScaledSign(layer=False).weights(np.clip(kernel, -1, 1))
+
+
 def _nothing(options: Options) -> Quantizer:
     return Nothing(options.whole("precision", 32))
 
@@ -66,4 +77,8 @@ register("Larq", "ste_heaviside", ("clip_value",), lambda options: TwoLevels(), 
 _TERNARY = ("threshold_value", "ternary_weight_networks", "clip_value")
 register("Larq", "ste_tern", _TERNARY, _ternary, "int8", "int8; pairs of signs on signs")
 register("Larq", "dorefa_quantizer", ("k_bit", "mode"), _dorefa, "int8 up to 8 bits", "signs at 1 bit; int8 up to 7", aliases=("DoReFa",))
+_WHY = "xnor_weight_scale is for weights: of activations its scale would depend on the whole batch; use ste_sign"
+register("Larq zoo", "xnor_weight_scale", (), lambda options: OfWeights(_xnor, _WHY), "refused", f"{_SIGNS}, scaled")
+register("Larq zoo", "magnitude_aware_sign_unclipped", (), lambda options: ScaledSign(layer=True), "refused", f"{_SIGNS}, scaled")
+register("Larq zoo", "clip_by_value_activation", (), lambda options: _UNIT, "float32", "float32")
 register("Larq", "NoOp", ("precision",), _nothing, "as they are", "as they are; packed signs where they are", aliases=("NoOpQuantizer",))

@@ -9,7 +9,7 @@ from edge.converters.keras_model import Call
 _TEXT = ("TextVectorization", "StringLookup", "IntegerLookup", "Hashing", "HashedCrossing", "Discretization", "CategoryEncoding")
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "TimeDistributed", "LSTMCell", "GRUCell", "StackedRNNCells")
 _QUANTIZED = ("QuantizeWrapper", "QuantizeWrapperV2", "QuantizeLayer", "QuantizeAnnotate")
-_PREFIXES = ("CuDNN", "ConvLSTM")
+_PREFIXES = ("CuDNN", "ConvLSTM", "QSimpleRNN", "QLSTM", "QGRU", "QBidirectional")
 
 # What a class is by its name, and what to say of it.
 _KINDS: tuple[tuple[Callable[[str], bool], str], ...] = (
@@ -21,6 +21,11 @@ _KINDS: tuple[tuple[Callable[[str], bool], str], ...] = (
         lambda name: name in _QUANTIZED,
         "this wrapper of tensorflow_model_optimization simulates 8 bits while training; give the model as it was before quantize_model, "
         "and convert it with --bits 8 --calibrate",
+    ),
+    (
+        lambda name: name == "QAdaptiveActivation",
+        "its integer bits are found in training and are no part of its configuration; replace it by a QActivation that names them, such as "
+        "'quantized_relu(8,2)', and take over the weights",
     ),
     (
         lambda name: name in _RECURRENT or name.startswith(_PREFIXES),

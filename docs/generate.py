@@ -10,6 +10,7 @@ from edge.cli import COMMANDS, cli
 from edge.converters.layer_support import COLUMNS, layer_support
 from edge.converters.layers import supported_operations
 from edge.converters.layers_activation import ACTIVATIONS
+from edge.converters.quantizers import forms
 from edge.ops import OPS
 from edge.tensors import Encoding
 
@@ -37,7 +38,8 @@ def layers() -> str:
     rows = [f"| `{name}` | {' | '.join(words)} |" for name, words in sorted(layer_support().items())]
     head = [f"| layer | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
     text = (
-        "Layers of Keras and Larq that `edge convert` reads. Any other is refused with its name and what to do instead.\n\n"
+        "Layers of Keras, Larq and QKeras that `edge convert` reads, the latter two without these packages. Any other is refused with its "
+        "name and what to do instead.\n\n"
         "- **fast**: works on float32 at 32 bits, on int8 at 8 (weights and activations, with `--calibrate`), on packed weights at 1.\n"
         "- **supported**: converts, and works on float32 there, between layers of lower precision.\n"
         "- **free**: does nothing at run time.\n"
@@ -49,9 +51,24 @@ def layers() -> str:
         f"\n\nActivations, by name or as layers: {activations}.\n\n"
         "Functions that functional models record like layers, by `keras.ops`, by TensorFlow (`TFOpLambda`, `SlicingOpLambda`, "
         f"`TensorFlowOpLayer`) or by Python's operators, with numbers and constants by channel beside tensors: {functions}.\n\n"
+        f"{_quantizers()}"
         "[Networks that convert](networks.md) lists public ones that are tried.\n"
     )
     return f"{NOTE}# Layers\n\n{text}\n" + "\n".join(head + rows) + further
+
+
+def _quantizers() -> str:
+    """What becomes of what each quantizer gives."""
+    rows = [f"| `{form.name}` | {form.package} | {form.activations} | {form.weights} |" for form in forms()]
+    text = (
+        "## Quantizers\n\n"
+        "Of inputs, as activation of a layer, in `Activation` or `QActivation`; of kernels and biases. Every level is exact, at 32, 8 and "
+        "1 bits: weights trained at 8 bits or less are never lowered further; the report says how many bits they were meant to take. Where "
+        "the levels of activations are int8, layers with int8 weights or signs read that int8, and the sums are whole numbers. "
+        "[How](quantizers.md).\n\n"
+    )
+    head = ["| quantizer | of | activations are stored as | weights are stored as |", "|---|---|---|---|"]
+    return text + "\n".join(head + rows) + "\n\n"
 
 
 def operations() -> str:

@@ -20,6 +20,7 @@ from edge.converters.passes_exact import read_exact_bytes, store_exact_int8
 from edge.converters.passes_fold import absorb_affine, fold_batch_norm, fuse_activations
 from edge.converters.passes_groups import merge_groups
 from edge.converters.passes_moves import hoist_channelwise
+from edge.converters.passes_quantized import keep_integers, read_integers, read_signs
 from edge.converters.passes_simplify import absorb_flatten, absorb_padding, drop_no_ops, fuse_rescaling, keep_packed
 from edge.converters.thresholds import find_thresholds
 from edge.graph import Graph, Pass
@@ -30,6 +31,20 @@ def transposed(taps: int, strides: tuple[int, int] = (2, 2)) -> Any:
     """A transposed convolution to 3 channels, called "up"."""
     config = {"kernel_size": [taps, taps], "strides": list(strides), "padding": "same", "name": "up", "use_bias": False}
     return "Conv2DTranspose", config, {"kernel": kernel(rng(), taps, taps, 3, 8)}
+
+
+
+def activation(quantizer: str, name: str) -> Any:
+    return "QActivation", {"activation": quantizer, "name": name}, {}
+
+
+LEVELS = activation("quantized_relu(4,1)", "levels")
+
+
+def qconv(quantizer: str, *, name: str = "conv", inputs: int = 8, padding: str = "same", **config: Any) -> Any:
+    """A convolution of QKeras to 2 channels, 3x3 unless told otherwise."""
+    options = {"kernel_size": [3, 3], "use_bias": False, "kernel_quantizer": quantizer, "name": name, "padding": padding, **config}
+    return "QConv2D", options, {"kernel": kernel(rng(), *options["kernel_size"], inputs, 2)}
 
 
 # Each entry: the pass, a graph it applies to, the text it leaves (without the first line), and how far values may move.
@@ -149,6 +164,52 @@ def cases() -> dict[str, tuple[Pass, Callable[[], Graph], str, float]]:
             outputs conv""",
             0.0,
         ),
+        "keep_integers": (
+            keep_integers,
+            lambda: graph_of(LEVELS, POOL),
+            """levels/activation: 4x4x8 float32 = activation image activation=1 limit=1.875
+            levels/quantize: 4x4x8 int8 scale 0.125 zero -128 = quantize levels/activation
+            pool/int8: 2x2x8 int8 scale 0.125 zero -128 = max_pool2d levels/quantize window_h=2 window_w=2 stride_h=2 stride_w=2
+            pool: 2x2x8 float32 = dequantize pool/int8
+            outputs pool""",
+            0.0,
+        ),
+        "read_integers": (
+            read_integers,
+            lambda: graph_of(LEVELS, qconv("quantized_bits(4,0,1,alpha=1)")),
+            """levels/activation: 4x4x8 float32 = activation image activation=1 limit=1.875
+            levels/quantize: 4x4x8 int8 scale 0.125 zero -128 = quantize levels/activation
+            conv: 4x4x2 float32 = conv2d levels/quantize filter:int8 scale:float32 pad_top=1 pad_bottom=1 pad_left=1 pad_right=1
+            outputs conv""",
+            0.0,
+        ),
+        "read_integers behind a scaling": (
+            read_integers,
+            lambda: graph_of(activation("quantized_bits(8,1,alpha=0.3)", "levels"), qconv("binary(alpha=1)")),
+            """levels/quantize: 4x4x8 int8 scale 0.015625 zero 0 = quantize image
+            conv: 4x4x2 float32 = conv2d levels/quantize filter:bits scale:float32 pad_top=1 pad_bottom=1 pad_left=1 pad_right=1
+            outputs conv""",
+            1e-6,
+        ),
+        "read_signs of filters with zeros": (
+            read_signs,
+            lambda: graph_of(SIGN, qconv("ternary(alpha=1)"), qconv("ternary(alpha=2)", name="next", inputs=2)),
+            """sign: 4x4x8 bits = binarize image
+            sign/twice: 4x4x16 bits = concat sign sign
+            conv: 4x4x2 float32 = conv2d sign/twice filter:bits scale:float32 pad_top=1 pad_bottom=1 pad_left=1 pad_right=1
+            next: 4x4x2 float32 = conv2d conv filter:int8 scale:float32 pad_top=1 pad_bottom=1 pad_left=1 pad_right=1
+            outputs next""",
+            0.0,
+        ),
+        "read_signs of zeros and ones": (
+            read_signs,
+            lambda: graph_of(activation("binary(use_01=1)", "01"), qconv("binary(alpha=1)", kernel_size=[2, 1])),
+            """01/affine: 4x4x8 float32 = affine image mul:float32 add:float32
+            01/binarize: 4x4x8 bits = binarize 01/affine
+            conv: 4x4x2 float32 = conv2d 01/binarize filter:bits scale:float32 bias:float32 pad_bottom=1 pad_ones=1
+            outputs conv""",
+            0.0,
+        ),
         "find_thresholds": (
             find_thresholds,
             lambda: graph_of(
@@ -246,11 +307,33 @@ def test_every_pass_has_a_case() -> None:
         (absorb_affine, [norm(rng(), 8), RELU, conv(rng(), (3, 3), 8, 2, sign=True)]),
         (fold_batch_norm, [conv(rng(), (3, 3), 8, 2), norm(rng(), 2), conv(rng(), (2, 2), 2, 2, sign=True)]),
         (fuse_activations, [POOL, RELU]),
+        (keep_integers, [LEVELS, ("AveragePooling2D", {}, {})]),
+        (read_integers, [LEVELS, norm(rng(), 8), qconv("binary(alpha=1)")]),
+        (read_integers, [LEVELS, conv(rng(), (3, 3), 8, 2)]),
+        (read_signs, [activation("binary(alpha=0.5)", "half"), norm(rng(), 8), qconv("binary(alpha=1)")]),
+        (read_signs, [activation("binary", "sign"), qconv("quantized_bits(3,0,1,alpha=1)")]),
+        (read_signs, [SIGN, ("Rescaling", {"scale": 0.5, "offset": 0.25}, {}), qconv("binary(alpha=1)")]),
     ],
 )
 def test_a_pass_leaves_other_graphs_alone(step: Pass, layers: list[Any]) -> None:
     graph = graph_of(*layers)
     assert step(graph).text() == graph.text()
+
+
+@pytest.mark.parametrize("channels", [4, 12])
+def test_filters_with_zeros_read_signs_of_whole_bytes_alone(channels: int) -> None:
+    graph = graph_of(SIGN, qconv("ternary(alpha=1)", inputs=channels), shape=(4, 4, channels))
+    after = run_passes(graph)
+    assert "filter:int8" in text(after) and "concat" not in text(after)
+    same(graph, after)
+
+
+def test_shifted_signs_are_read_where_nothing_is_padded() -> None:
+    """Rescaled signs of 1/4 and 3/4 are no sign outside the image; with a pad value they could be none."""
+    graph = graph_of(SIGN, ("Rescaling", {"scale": 0.25, "offset": 0.5}, {}), qconv("binary(alpha=1)", padding="valid"))
+    after = run_passes(graph)
+    assert "conv2d sign filter:bits" in text(after)
+    same(graph, after)
 
 
 def test_a_tensor_that_is_an_output_too_is_not_folded_away() -> None:

@@ -182,6 +182,8 @@ def test_padding_counts_as_its_value(quantizer: str | None, value: float, channe
         ("QConv2D", {"activation": "quantized_bits(4,alpha='auto')"}, "alpha 'auto' is for weights"),
         ("QuantConv2D", {"input_quantizer": "binary(alpha='auto')"}, "alpha 'auto' is for weights"),
         ("QuantConv2D", {"pad_values": "zero", "padding": "same"}, "pad_values should be a number"),
+        ("QAdaptiveActivation", {"activation": "quantized_relu", "total_bits": 8}, "its integer bits are found in training"),
+        ("QLSTM", {}, "recurrent layers are not supported"),
     ],
 )
 def test_quantizers_that_cannot_be_converted_are_refused(kind: str, config: dict[str, Any], says: str) -> None:

@@ -70,6 +70,7 @@ FORMULAS: dict[str, Callable[[float], float]] = {
     "ste_heaviside": lambda x: 1.0 if x > 0 else 0.0,
     "ste_tern": lambda x: math.copysign(1.0, x) if abs(x) >= np.float32(0.05) else 0.0,
     "dorefa_quantizer": lambda x: round(clamp(x, 0, 1) * 3) / 3,
+    "Larq>clip_by_value_activation": lambda x: clamp(x, 0, 1),
     "binary(alpha=1)": sign,
     "binary(alpha=0.25)": lambda x: sign(x) / 4,
     "binary(use_01=True,alpha=2)": lambda x: 0.0 if x < 0 else 2.0,
@@ -163,6 +164,14 @@ def test_powers_of_two(values: list[float], bits: int) -> None:
         exponent = clamp(round(math.log2(size)), low, high) if abs(x) >= np.float32(1e-7) else low
         if abs(math.log2(size) % 1 - 0.5) > 1e-5:
             assert got == sign(x) * 2.0**exponent
+
+
+def test_functions_of_the_larq_zoo() -> None:
+    """Scales over each filter, clipped to 1, and over the whole layer."""
+    kernel = np.array([[0.5, -3.0], [-0.25, 0.5]], np.float32)
+    for spec, scales in (("xnor_weight_scale", [0.375, 0.75]), ("magnitude_aware_sign_unclipped", [1.0625] * 2)):
+        entry = {"class_name": "function", "config": f"Larq>{spec}"}
+        np.testing.assert_array_equal(weights(entry, kernel).values, np.array([[1, -1], [-1, 1]]) * scales)
 
 
 def test_filters_of_zeros_stay_zeros() -> None:

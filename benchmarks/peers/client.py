@@ -65,16 +65,16 @@ class Prepared:
         return {name.removeprefix("layer/"): array for name, array in self.arrays.items() if name.startswith("layer/")}
 
 
-def prepare(python: Path, *names: str) -> list[Prepared]:
-    """The networks `names`, made by `zoo.py` where they are not there yet (about 20 seconds each)."""
-    script = HERE / "zoo.py"
-    folder = CACHE / hashlib.sha256(script.read_bytes()).hexdigest()[:12]
+def prepare(python: Path, *names: str, script: str = "zoo.py") -> list[Prepared]:
+    """The networks `names`, made by `script` where they are not there yet (about 20 seconds each)."""
+    path = HERE / script
+    folder = CACHE / hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     found = [Prepared(folder, name) for name in names]
     missing = [each.name for each in found if not each.h5.exists()]
     if missing:
-        done = subprocess.run([python, script, folder, *missing], capture_output=True, text=True, check=False)
+        done = subprocess.run([python, path, folder, *missing], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise PeerError(f"{script.name} could not make {', '.join(missing)}: {_last_line(done.stderr)}")
+            raise PeerError(f"{script} could not make {', '.join(missing)}: {_last_line(done.stderr)}")
     return found
 
 
