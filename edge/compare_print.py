@@ -69,11 +69,17 @@ def layer_name(layer: LayerComparison) -> str:
 
 
 def _side_by_side(comparisons: Sequence[Comparison]) -> tuple[list[Column], list[list[str]]]:
-    names = [Path(each.converted).name for each in comparisons]
+    names = _short_names(comparisons)
     columns = [Column("layers", folds=True), Column("")]
     columns += [Column(f"{name} {what}", right=True) for name in names for what in ("flipped", "max error")]
     columns += [Column("")]
     return columns, [_row(row, names) for row in rows_of(comparisons)]
+
+
+def _short_names(comparisons: Sequence[Comparison]) -> list[str]:
+    """What runs each file, where that tells them apart; else the names of the files."""
+    kinds = ["engine" if each.program_sha256 else "TFLite" for each in comparisons]
+    return kinds if len(set(kinds)) == len(kinds) else [Path(each.converted).name for each in comparisons]
 
 
 def rows_of(comparisons: Sequence[Comparison]) -> list[list[LayerComparison | None]]:

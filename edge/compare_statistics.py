@@ -66,5 +66,6 @@ def paired_difference(gained: int, lost: int, total: int) -> PairedDifference:
 def mcnemar(gained: int, lost: int) -> float:
     """The two-sided p of `gained` and `lost` where each of their sum is as likely to be the one as the other; 1 where there are none."""
     total = gained + lost
-    tail = sum(math.comb(total, k) for k in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / (1 << total))
+    whole = math.lgamma(total + 1) - total * math.log(2)
+    tail = math.fsum(math.exp(whole - math.lgamma(k + 1) - math.lgamma(total - k + 1)) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail)

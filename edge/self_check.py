@@ -241,8 +241,10 @@ def _agree(got: Sketch, want: Sketch, kind: TensorType, tolerance: float, least:
 
 def read_self_check(stored: Any, program: Program) -> SelfCheck:
     """What `SelfCheck.to_json` gave for this program. Raises ValueError, KeyError or TypeError for anything else."""
+    if not isinstance(stored, dict) or not isinstance(stored["ranges"], dict):
+        raise ValueError(f"expected results with ranges by tensor, got {stored!r:.60}")
     if stored["generator"] != noise.GENERATOR:
-        raise ValueError(f"its inputs are of the generator {stored['generator']!r}, expected {noise.GENERATOR}")
+        raise ValueError(f"expected inputs of the generator {noise.GENERATOR}, got {stored['generator']!r:.60}")
     seed = stored["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= noise.MAX_SEED:
         raise ValueError(f"expected a seed of 0 to {noise.MAX_SEED}, got {seed!r:.60}")
