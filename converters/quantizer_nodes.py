@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -57,6 +58,7 @@ def rounded(layer: Layer, build: Builder, tensor: str, per_unit: float, low: int
     Up to 8 bits through int8, which clamps; a convolution behind it reads the int8 itself. Beyond that digit by digit.
     """
     step, real = 1 / per_unit, build.floats(layer, tensor)
+    real = _before_relu(build, real) if low == 0 else real
     if np.frexp(per_unit)[0] != 0.5:  # only of powers of two are float32 inverses exact
         return scaled(layer, build, rounded(layer, build, scaled(layer, build, real, per_unit), 1.0, low, high), step)
     if high - low > _INT8:
@@ -68,6 +70,13 @@ def rounded(layer: Layer, build: Builder, tensor: str, per_unit: float, low: int
     for zero_point in dict.fromkeys((127 - high, -128 - low)):
         real = _stored(layer, build, real, step, zero_point)
     return real
+
+
+def _before_relu(build: Builder, tensor: str) -> str:
+    """What a ReLU was applied to, if `tensor` is that: levels from 0 up say the same of both, and the layer before gives int8 by itself."""
+    maker = next((node for node in build.nodes if node.output == tensor), None)
+    is_relu = maker is not None and maker.op == "activation" and maker.attrs["activation"] == Activation.RELU
+    return maker.inputs[0] if maker is not None and is_relu and maker.attrs["limit"] == math.inf else tensor
 
 
 def _stored(layer: Layer, build: Builder, tensor: str, step: float, zero_point: int) -> str:

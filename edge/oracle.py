@@ -24,6 +24,7 @@ from edge.graph import Array, Graph, Node
 from edge.kernels.arithmetic import DTYPES, dequantize
 from edge.kernels.reference import evaluate
 from edge.ops import Activation
+from edge.tensors import Encoding, TensorType
 
 Batch = Mapping[str, Array]
 """Arrays (N, ...) of what the network takes, by the name of the input."""
@@ -62,13 +63,19 @@ class Oracle:
 
     def _truth(self, example: Mapping[str, Array], known: Mapping[str, Array], nodes: Sequence[Node]) -> Truth:
         graph = self.graph
-        values = {name: array.reshape(graph.types[name].shape).astype(np.float32, copy=False) for name, array in known.items()}
+        values = {name: _stored(array, graph.types[name]) for name, array in known.items()}
         for name, array in example.items():
             values[name] = array.reshape(graph.types[name].shape).astype(DTYPES[graph.types[name].encoding], copy=False)
         for node in nodes:
             operands = [values[name] for name in node.inputs]
             values[node.output] = evaluate(node.op, graph.call(node), graph.types[node.output], operands, node.constants)
         return Truth(graph, values)
+
+
+def _stored(array: Array, kind: TensorType) -> Array:
+    """What a layer of Keras gives, all of it float32, as the graph has it: signs as bools."""
+    values = array.reshape(kind.shape).astype(np.float32, copy=False)
+    return values < 0 if kind.encoding is Encoding.BITS else values
 
 
 @dataclass(frozen=True)
@@ -191,7 +198,8 @@ def _custom_objects(keras: Any, training: Any) -> dict[str, Any]:
         def __init__(self, *args: Any, groups: int = 1, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
 
-    quantized = {name: getattr(training, name) for name in ("QuantConv2D", "QuantDense")}
+    classes = {name: found for name, found in vars(training).items() if isinstance(found, type)}
+    quantized = {name: found for name, found in classes.items() if name.startswith("Quant") and issubclass(found, keras.layers.Layer)}
     larq = {f"Larq>{name}": layer for name, layer in quantized.items()}
     return {**quantized, **larq, "DepthwiseConv2D": DepthwiseConv2D}
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import edge
+from edge.compare import compare_all
 from edge.converters.convert import convert
 from edge.converters.keras_file import read_keras
 from edge.converters.layers import read_graph
 from edge.converters.passes import run_passes
+from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.errors import ModelError
 from edge.tensors import Encoding
 
@@ -113,6 +115,14 @@ def test_what_is_trained_stays_at_every_width(tmp_path: Path, bits: int) -> None
     check_equal(model, path, bits=bits)
 
 
+@pytest.mark.parametrize("make", [react, lambda: network("xnor-k"), lambda: network("dorefa-2")], ids=["react", "xnor-k", "dorefa-2"])
+def test_engine_and_tflite_are_equal_to_keras_layer_by_layer(make: Any, tmp_path: Path) -> None:
+    make().save(tmp_path / "model.keras")
+    convert(tmp_path / "model.keras", tmp_path / "model")
+    both = compare_all(tmp_path / "model.keras", [tmp_path / "model.edge", tmp_path / "model.tflite"], count=3, keras=True)
+    assert [comparison.equal for comparison in both] == [True, True]
+
+
 # What the files are made of
 
 
@@ -152,6 +162,19 @@ def test_k_bit_layers_work_on_int8_without_float_between(bits: int, tmp_path: Pa
     found = encodings(f"dorefa-{bits}", tmp_path)
     assert all(kinds[:2] == (Encoding.INT8, Encoding.INT8) for kinds in found["dense"] | found["depthwise_conv2d"])
     assert (Encoding.INT8, Encoding.INT8, Encoding.FLOAT32) in found["conv2d"]
+
+
+def test_between_k_bit_layers_with_batch_norm_and_relu_nothing_is_float(tmp_path: Path) -> None:
+    x = source = L.Input((8, 8, 16))
+    for name in ("first", "second", "third", "last"):
+        x = L.ReLU()(L.BatchNormalization()(L.Conv2D(16, 3, padding="same", name=name)(x)))
+    model = randomized(training.binarize(keras.Model(source, L.GlobalAveragePooling2D()(x)), "dorefa-2"))
+    model.save(tmp_path / "model.keras")
+    graph = run_passes(run_passes(read_graph(read_keras(tmp_path / "model.keras"))), ENGINE_PASSES)
+    assert [node.op for node in graph.nodes] == ["conv2d", "quantize", "conv2d", "conv2d", "conv2d", "average_pool2d"]
+    encodings = [graph.types[node.output].encoding for node in graph.nodes]
+    assert encodings == [Encoding.FLOAT32, *(Encoding.INT8,) * 2, *(Encoding.FLOAT32,) * 3]
+    check_equal(model, tmp_path / "model.keras")
 
 
 def test_k_with_groups_in_a_file_is_refused(tmp_path: Path) -> None:
