@@ -238,7 +238,7 @@ def test_functions_of_qkeras_count_in_its_layers_alone() -> None:
 
 def test_every_quantizer_is_described() -> None:
     assert len(forms()) >= 18
-    assert all(form.activations and form.weights and form.package in ("Larq", "QKeras") for form in forms())
+    assert all(form.activations and form.weights and form.package in ("Larq", "Larq zoo", "QKeras", "edge") for form in forms())
 
 
 # -- nonsense ------------------------------------------------------------------------------------------------------------------
