@@ -163,6 +163,7 @@ def scales_outputs(layer: Layer, key: str) -> bool:
     return quantizer is not None and quantizer.by_output
 
 
+@np.errstate(all="ignore")  # what becomes infinite is refused
 def quantized_kernel(layer: Layer, build: Builder, kernel: Array, key: str) -> tuple[Array, dict[str, Array]]:
     """The kernel as the quantizer under `key` makes it: signs or int8 with a scale along the last axis, or float32 without."""
     quantizer = of_layer(layer, key, trained=True)
@@ -191,6 +192,7 @@ def _outputs_first(kernel: Array) -> Array:
     return np.ascontiguousarray(kernel.transpose(3, 0, 1, 2))
 
 
+@np.errstate(all="ignore")  # what becomes infinite is refused when it is packed
 def bias_of(layer: Layer) -> dict[str, Array]:
     bias, quantizer = layer.bias(), of_layer(layer, "bias_quantizer")
     if bias is None:
