@@ -51,8 +51,8 @@ def activate(layer: Layer, build: Builder, tensor: str, spec: object) -> str:
         return formulas.FORMULAS[name](layer, build, tensor)
     if name in _SIMPLE:
         return build.add("activation", layer, tensor, attrs=_SIMPLE[name])
-    known = ", ".join((*ACTIVATIONS, *(form.name for form in quantizers.forms())))
-    raise layer.error(f"the activation {name!r} is not supported, there are {known}; train with one of these")
+    known = f"{', '.join(ACTIVATIONS)}, and the quantizers of Larq and QKeras"
+    raise layer.error(f"the activation {name[:60]!r} is not supported, there are {known}; train with one of these")
 
 
 def _name_and_config(spec: object) -> tuple[str, Mapping[str, object] | None]:
