@@ -24,11 +24,11 @@ FAST, SUPPORTED, FREE, REFUSED = "fast", "supported", "free", "refused"
 NOT_READ = (
     *("Attention", "AdditiveAttention", "MultiHeadAttention", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "ConvLSTM2D", "TimeDistributed"),
     *("Conv3D", "Conv3DTranspose", "MaxPooling3D", "AveragePooling3D", "UpSampling3D", "ZeroPadding3D", "Cropping3D", "Lambda", "Dot"),
-    *("Masking", "UnitNormalization", "SpectralNormalization", "Hashing", "TextVectorization"),
+    *("Masking", "SpectralNormalization", "Hashing", "TextVectorization"),
 )
 
 CHANNELS, SIZE = 16, 8
-_MERGES = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract")
+_MERGES = ("Add", "Average", "Concatenate", "CustomScaleLayer", "Maximum", "Minimum", "Multiply", "Subtract")
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "Activation": {"activation": "tanh"},
     "QActivation": {"activation": "quantized_relu(4)"},
@@ -37,6 +37,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "AveragePooling1D": {"pool_size": [2]},
     "MaxPooling1D": {"pool_size": [2]},
     "CenterCrop": {"height": 4, "width": 4},
+    "CustomScaleLayer": {"scale": 0.5},
     "GroupNormalization": {"groups": 2},
     "Normalization": {"mean": 0.5, "variance": 2.0},
     "Rescaling": {"scale": 0.5, "offset": 1.0},

@@ -18,6 +18,8 @@ from edge.converters import (
     layers_shape,
     layers_training,
     layers_transpose,
+    operations_math,
+    operations_reduce,
     operations_shape,
 )
 from edge.converters.builder import READERS, Builder, Layer, attributes, describe
@@ -31,10 +33,12 @@ from edge.tensors import Encoding, TensorType
 # Importing them fills READERS, and OPERATIONS.
 _FAMILIES = (
     *(layers_activation, layers_channels, layers_conv, layers_merge, layers_normalize, layers_resample, layers_shape, layers_transpose),
-    *(layers_applications, layers_training, layers_qkeras, operations_shape),
+    *(layers_applications, layers_training, layers_qkeras, operations_math, operations_reduce, operations_shape),
 )
 # Where layers of these class names may come from; anything else with the same name may do something else.
 _PACKAGES = ("keras", "tf_keras", "tensorflow", "Larq", "larq", "qkeras", "edge")
+# Keras 2.13 to 2.15 register this layer of InceptionResNetV2 as others do theirs.
+_APPLICATIONS = frozenset({("Custom", "CustomScaleLayer")})
 INPUT_DTYPES = ("float32", "uint8")
 
 
@@ -131,6 +135,7 @@ def _add_input(build: Builder, name: str, shape: tuple[int, ...], dtype: str) ->
 
 def _read_call(call: Call, build: Builder, values: Mapping[str, str]) -> tuple[str, ...]:
     """Add a layer's nodes and return its tensors; a single one has the layer's name unless the layer does nothing."""
+    call = layers_applications.recognised(call)
     _check(call)
     inputs = tuple(values[name] for name in call.inputs)
     layer = Layer(call, inputs, tuple(build.types[name] for name in inputs))
@@ -156,7 +161,7 @@ def _check(call: Call) -> None:
             f"{describe(call)}: this layer is not supported; there are {', '.join(_computing())} and those that only train; "
             "replace it by these and train again"
         )
-    if call.package is not None and not call.package.startswith(_PACKAGES):
+    if call.package is not None and not call.package.startswith(_PACKAGES) and (call.package, call.class_name) not in _APPLICATIONS:
         raise ModelError(f"{describe(call)}: a custom layer of {call.package!r} is not Keras' own; replace it by a layer of Keras or Larq")
     unknown = sorted(set(call.arguments) - {"training"})
     if unknown and not is_operation(call):

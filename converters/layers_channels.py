@@ -1,4 +1,4 @@
-"""Functions that move channels: padding with channels of zeros, and splitting into parts.
+"""Functions that move channels: padding, with channels of a value too, and splitting into parts.
 
 An image can be seen as one of its pixels times its channels, so that channels are padded like columns. A part of the channels is a 1x1
 convolution whose filter is a row of the identity for each channel; `edge.converters.passes_groups` makes grouped convolutions of those.
@@ -6,56 +6,40 @@ convolution whose filter is a row of the identity for each channel; `edge.conver
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import TypeGuard
+
 import numpy as np
 
-from edge.converters.builder import Builder, Layer, reads
+from edge.converters.builder import Builder, Layer
 from edge.converters.layers_shape import reshaped
 from edge.ops import MAX_ATTRIBUTE, WINDOW_ATTRS
 
-PAD = "ops.Pad"
-_Pair = tuple[int, int]
 
-
-@reads(PAD)
-def pad(layer: Layer, build: Builder) -> str:
-    """Zeros around an image, and channels of zeros: `keras.ops.pad(x, [[0, 0], [top, bottom], [left, right], [before, after]])`."""
-    mode, value = layer.call.config.get("mode"), layer.call.arguments.get("constant_values")
-    return _padded(layer, build, layer.call.config.get("pad_width"), mode, value)
-
-
-def tf_pad(layer: Layer, build: Builder) -> str:
-    """The same by `tf.pad(x, paddings)`."""
-    given = layer.call.arguments
-    return _padded(layer, build, given.get("paddings"), str(given.get("mode", "constant")).lower(), given.get("constant_values"))
-
-
-def _padded(layer: Layer, build: Builder, widths: object, mode: object, value: object) -> str:
-    height, width, channels = layer.image()
-    rows, columns, depth = _pad_widths(layer, widths, mode, value)
-    tensor = layer.input
-    if sum(rows + columns):
-        tensor = build.add("pad2d", layer, tensor, attrs=dict(zip(WINDOW_ATTRS[2:], (*rows, *columns), strict=True)))
-    if not sum(depth):
-        return tensor
-    pixels = (height + sum(rows)) * (width + sum(columns))
-    flat = reshaped(layer, build, tensor, (pixels, channels, 1))
-    padded = build.add("pad2d", layer, flat, attrs={"pad_left": depth[0], "pad_right": depth[1]})
-    return reshaped(layer, build, padded, (height + sum(rows), width + sum(columns), channels + sum(depth)))
-
-
-def _pad_widths(layer: Layer, widths: object, mode: object, value: object) -> tuple[_Pair, _Pair, _Pair]:
-    pairs = widths if isinstance(widths, list) and len(widths) == 4 and all(_is_pair(pair) for pair in widths) else [[1, 1]]
-    if any(pairs[0]) or mode != "constant" or value not in (None, 0):
-        raise layer.error(
-            f"pads by {widths!r} with {value!r} in mode {mode!r}, which is not supported; expected zeros, "
-            "[[0, 0], [top, bottom], [left, right], [before, after]]"
-        )
-    rows, columns, depth = ((int(first), int(last)) for first, last in pairs[1:])
-    return rows, columns, depth
+def are_widths(widths: object, rank: int) -> TypeGuard[list[list[int]]]:
+    """Whether these are the widths of a padding: none around the batch, and two whole numbers for each of `rank` axes."""
+    return isinstance(widths, list) and len(widths) == rank + 1 and all(_is_pair(pair) for pair in widths) and not any(widths[0])
 
 
 def _is_pair(pair: object) -> bool:
     return isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) and 0 <= n <= MAX_ATTRIBUTE for n in pair)
+
+
+def padded(layer: Layer, build: Builder, tensor: str, widths: Sequence[Sequence[int]], value: float = 0.0) -> str:
+    """A value around an image or a row, and channels of it: (before, after) for each axis of the tensor."""
+    shape = build.types[tensor].shape
+    *outer, depth = widths
+    rows, columns = [(0, 0)] * (2 - len(outer)) + [tuple(pair) for pair in outer]
+    if any(rows + columns):
+        attrs = dict(zip(WINDOW_ATTRS[2:], (*rows, *columns), strict=True))
+        tensor = build.add("pad2d", layer, tensor, attrs={**attrs, "value": value}, rank=len(shape))
+    if not any(depth):
+        return tensor
+    *sizes, channels = build.types[tensor].shape
+    flat = reshaped(layer, build, tensor, (math.prod(sizes), channels, 1))
+    wide = build.add("pad2d", layer, flat, attrs={"pad_left": depth[0], "pad_right": depth[1], "value": value})
+    return reshaped(layer, build, wide, (*sizes, channels + sum(depth)))
 
 
 def tf_split(layer: Layer, build: Builder) -> tuple[str, ...]:

@@ -3,34 +3,31 @@
 Every version of Keras writes them in its own way: Keras 3 the class of the function ("ops.Multiply"), Keras 2 `TFOpLambda` and
 `SlicingOpLambda` with the function's name ("math.multiply"), TensorFlow 2.0 to 2.3 `TensorFlowOpLayer` with a node of TensorFlow's graph.
 `operation` brings them into one form: a name, operands in order, of which some are constants, and options. One function under
-`@computes("name", ...)` turns an operation into layers or nodes; those that move values are in `edge.converters.operations_shape`.
+`@computes("name", ...)` turns an operation into layers or nodes: those of values are in `edge.converters.operations_math`, those that move
+values in `edge.converters.operations_shape`, those that bring axes to one value in `edge.converters.operations_reduce`.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
-
-import numpy as np
+from typing import Any, NoReturn, TypeVar
 
 from edge.converters.builder import READERS, Builder, Layer
 from edge.converters.keras_model import Call
 from edge.errors import ModelError
 from edge.graph import Array
-from edge.ops import Activation
 
 KERAS_2 = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
-_PREFIX = "ops."
+PREFIX = "ops."
 
 
 def is_operation(call: Call) -> bool:
     """Whether a call is one of a function, not of a layer."""
-    return call.class_name in KERAS_2 or call.class_name.startswith(_PREFIX)
+    return call.class_name in KERAS_2 or call.class_name.startswith(PREFIX)
 
 
 # -- one form ------------------------------------------------------------------------------------------------------------------
@@ -70,25 +67,28 @@ class Operation:
     def refuse(self, reason: str, remedy: str = "replace it by layers and save the model again") -> NoReturn:
         raise self.layer.error(f"the operation {_written_name(self.layer.call)!r} {reason}; {remedy}")
 
-    def through(self, class_name: str, config: Mapping[str, Any], build: Builder, *tensors: str) -> str:
+    def through(
+        self, class_name: str, config: Mapping[str, Any], build: Builder, *tensors: str, weights: Mapping[str, Array] | None = None
+    ) -> str:
         """The output of the layer `class_name` with this configuration, applied to `tensors`, or to those of the operation."""
         if class_name not in READERS:
             self.refuse(f"needs the layer {class_name}, which is not supported")
         inputs = tensors or self.tensors
-        call = replace(self.layer.call, class_name=class_name, config=config, arguments={}, weights={})
+        call = replace(self.layer.call, class_name=class_name, config=config, arguments={}, weights=weights or {})
         output = READERS[class_name](Layer(call, inputs, tuple(build.types[name] for name in inputs)), build)
         assert isinstance(output, str)  # only splitting gives several, and is no layer
         return output
 
 
 Compute = Callable[[Operation, Builder], str | tuple[str, ...]]
+_Function = TypeVar("_Function", bound=Compute)
 OPERATIONS: dict[str, Compute] = {}
 
 
-def computes(*names: str) -> Callable[[Compute], Compute]:
+def computes(*names: str) -> Callable[[_Function], _Function]:
     """Decorator: this function turns the operations of these names into nodes."""
 
-    def register(function: Compute) -> Compute:
+    def register(function: _Function) -> _Function:
         OPERATIONS.update(dict.fromkeys(names, function))
         return function
 
@@ -118,7 +118,7 @@ def _written_name(call: Call) -> str:
         return str(call.config.get("function", "getitem"))
     if call.class_name == "TensorFlowOpLayer":
         return str(_node_def(call).get("op", "unknown"))
-    return str(call.config.get("function")) if call.class_name == "TFOpLambda" else call.class_name.removeprefix(_PREFIX)
+    return str(call.config.get("function")) if call.class_name == "TFOpLambda" else call.class_name.removeprefix(PREFIX)
 
 
 def _snake_case(name: str) -> str:
@@ -130,6 +130,10 @@ _ALIASES: Mapping[str, str] = {
     **{"mul": "multiply", "add_v2": "add", "bias_add": "add", "sub": "subtract", "add_n": "add"},
     **{"truediv": "divide", "true_divide": "divide", "real_div": "divide", "div": "divide", "div_no_nan": "divide"},
     **{"pow": "power", "neg": "negative", "abs": "absolute", "reduce_mean": "mean", "reduce_max": "max", "reduce_sum": "sum"},
+    **{"reduce_min": "min", "amax": "max", "amin": "min", "reduce_variance": "var", "variance": "var", "reduce_std": "std"},
+    **{"l2_normalize": "normalize", "matmul_v2": "matmul", "mat_mul": "matmul", "batch_mat_mul_v2": "matmul", "dot": "matmul"},
+    **{"inv": "reciprocal", "reverse": "flip", "reverse_v2": "flip", "gather": "take", "gather_v2": "take", "mirror_pad": "pad"},
+    **{"depth_to_space_v2": "depth_to_space", "unpack": "unstack", "unstacked": "unstack", "space_to_depth_v2": "space_to_depth"},
     **{"clip_by_value": "clip", "concat": "concatenate", "concat_v2": "concatenate", "getitem": "get_item"},
     **{"strided_slice": "get_item_strided", "pad_v2": "pad", "zeros_pad": "pad", "swish": "silu", "hard_swish": "hard_silu"},
     **{"pack": "stack", "max_pool2d": "max_pool", "avg_pool2d": "average_pool", "avg_pool": "average_pool"},
@@ -232,151 +236,3 @@ def _attribute(value: Any) -> Any:
     if kind == "list" and isinstance(content, Mapping):
         return [_attribute({"i": item}) for item in content["i"]] if isinstance(content.get("i"), list) else None
     return content
-
-
-# -- arithmetic ----------------------------------------------------------------------------------------------------------------
-
-
-def _channel_constant(op: Operation, value: Any, tensor: str, build: Builder) -> Array:
-    """A number, or one for each channel, as float64 of one value a channel."""
-    shape = build.types[tensor].shape
-    try:
-        array = np.asarray(value, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        op.refuse(f"takes {str(value)[:60]!r}, expected a number, or one for each of {shape[-1]} channels")
-    fits = array.ndim <= len(shape) + 1 and array.size in (1, array.shape[-1] if array.ndim else 1) and array.size in (1, shape[-1])
-    if not fits or not np.isfinite(array).all() or np.abs(array).max(initial=0) > np.finfo(np.float32).max:
-        op.refuse(f"takes a constant of shape {array.shape}, expected a finite number, or one for each of {shape[-1]} channels")
-    return np.asarray(np.broadcast_to(array.reshape(-1), (shape[-1],)))
-
-
-def linear(op: Operation, build: Builder, tensor: str, mul: Any = 1.0, add: Any = 0.0) -> str:
-    """tensor * mul + add, numbers or one per channel; nothing where that changes nothing."""
-    channels = build.types[tensor].shape[-1]
-    given = {"mul": (mul, 1.0), "add": (add, 0.0)}
-    constants = {
-        role: np.broadcast_to(np.asarray(value, np.float32), (channels,)).copy()
-        for role, (value, neutral) in given.items()
-        if np.any(np.asarray(value) != neutral)
-    }
-    return build.add("affine", op.layer, tensor, constants=constants) if constants else tensor
-
-
-_LAYERS = {"add": "Add", "subtract": "Subtract", "multiply": "Multiply", "maximum": "Maximum", "minimum": "Minimum"}
-
-
-@computes("add", "subtract", "multiply", "divide", "maximum", "minimum")
-def arithmetic(op: Operation, build: Builder) -> str:
-    """Two tensors (or more, added) as the layer of that name; a tensor and a constant as a linear function."""
-    if len(op.tensors) == len(op.operands) >= 2:
-        if op.name not in _LAYERS:
-            op.refuse("of two tensors is not supported, expected a number as divisor")
-        return op.through(_LAYERS[op.name], {}, build)
-    if len(op.operands) != 2 or len(op.tensors) != 1:
-        op.refuse(f"takes {len(op.operands)} operands, expected two")
-    tensor = op.tensors[0]
-    constant_first = op.operands[1] is tensor
-    constant = _channel_constant(op, op.operands[0 if constant_first else 1], tensor, build)
-    return _WITH_CONSTANT[op.name](op, build, tensor, constant, constant_first)
-
-
-def _subtract(op: Operation, build: Builder, x: str, c: Array, first: bool) -> str:
-    return linear(op, build, x, mul=-1.0, add=c) if first else linear(op, build, x, add=-c)
-
-
-def _divide(op: Operation, build: Builder, x: str, c: Array, first: bool) -> str:
-    if first or not c.all():
-        op.refuse("divides a number by a tensor, or by 0, which is not supported")
-    return linear(op, build, x, mul=1 / c)
-
-
-def _maximum(op: Operation, build: Builder, x: str, c: Array, first: bool) -> str:
-    return _above(op, build, x, c)
-
-
-def _minimum(op: Operation, build: Builder, x: str, c: Array, first: bool) -> str:
-    """min(x, c) = -max(-x, -c)."""
-    return linear(op, build, _above(op, build, linear(op, build, x, mul=-1.0), -c), mul=-1.0)
-
-
-_WITH_CONSTANT: Mapping[str, Callable[[Operation, Builder, str, Array, bool], str]] = {
-    "add": lambda op, build, x, c, first: linear(op, build, x, add=c),
-    "multiply": lambda op, build, x, c, first: linear(op, build, x, mul=c),
-    "subtract": _subtract,
-    "divide": _divide,
-    "maximum": _maximum,
-    "minimum": _minimum,
-}
-
-
-def _above(op: Operation, build: Builder, x: str, low: Array, limit: float = math.inf) -> str:
-    """max(x, low) = max(x - low, 0) + low, to one rounding of float32; with `limit` at most low + limit."""
-    attrs = {"activation": Activation.RELU, "limit": limit}
-    return linear(op, build, build.add("activation", op.layer, linear(op, build, x, add=-low), attrs=attrs), add=low)
-
-
-@computes("clip")
-def clip(op: Operation, build: Builder) -> str:
-    """min(max(x, low), high) of two numbers."""
-    bounds = op.constant(1, "x_min", "clip_value_min", "min_value"), op.constant(2, "x_max", "clip_value_max", "max_value")
-    low, high = (float(bound) if isinstance(bound, (int, float)) else math.nan for bound in bounds)
-    if not -math.inf < low <= high < math.inf:
-        op.refuse(f"clips to {bounds[0]!r} ... {bounds[1]!r}, expected two numbers")
-    return _above(op, build, op.tensors[0], np.array(low), high - low)
-
-
-@computes("negative")
-def negative(op: Operation, build: Builder) -> str:
-    return linear(op, build, op.tensors[0], mul=-1.0)
-
-
-@computes("absolute")
-def absolute(op: Operation, build: Builder) -> str:
-    """A leaky ReLU whose slope below zero is -1."""
-    return build.add("activation", op.layer, op.tensors[0], attrs={"activation": Activation.LEAKY_RELU, "alpha": -1.0})
-
-
-@computes("square", "power")
-def power(op: Operation, build: Builder) -> str:
-    """x ** 2 and x ** 1."""
-    exponent = 2 if op.name == "square" else op.constant(1, "y", "x2")
-    if exponent not in (1, 2) or len(op.tensors) != 1:
-        op.refuse(f"raises to the power of {str(exponent)[:40]}, expected 2")
-    return op.tensors[0] if exponent == 1 else op.through("Multiply", {}, build, *op.tensors * 2)
-
-
-# -- activations ---------------------------------------------------------------------------------------------------------------
-
-# Those whose name alone says what they do (`layers_activation` knows which of them can be converted).
-_ACTIVATIONS = ("relu", "relu6", "sigmoid", "tanh", "silu", "hard_silu", "hard_sigmoid", "softplus", "softsign", "selu", "mish", "exp",
-                "log_sigmoid", "hard_tanh", "tanh_shrink", "squareplus")  # fmt: skip
-_NAMES = {"exp": "exponential"}
-
-
-@computes(*_ACTIVATIONS)
-def activation(op: Operation, build: Builder) -> str:
-    return op.through("Activation", {"activation": _NAMES.get(op.name, op.name)}, build, op.tensors[0])
-
-
-@computes("gelu")
-def gelu(op: Operation, build: Builder) -> str:
-    """By tanh, as `keras.ops.gelu` computes it unless told otherwise, or by erf."""
-    approximate = op.option("approximate", default=op.layer.call.class_name.startswith(_PREFIX))
-    activation = {"class_name": "gelu", "config": {"approximate": True}} if approximate else "gelu"
-    return op.through("Activation", {"activation": activation}, build, op.tensors[0])
-
-
-@computes("leaky_relu")
-def leaky_relu(op: Operation, build: Builder) -> str:
-    slope = op.constant(1, "negative_slope", "alpha")
-    return op.through("LeakyReLU", {"alpha": 0.2 if slope is None else slope}, build, op.tensors[0])
-
-
-@computes("elu")
-def elu(op: Operation, build: Builder) -> str:
-    return op.through("ELU", {"alpha": op.option("alpha", default=1.0)}, build, op.tensors[0])
-
-
-@computes("softmax")
-def softmax(op: Operation, build: Builder) -> str:
-    return op.through("Softmax", {"axis": op.option("axis", default=-1)}, build, op.tensors[0])

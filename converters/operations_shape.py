@@ -1,4 +1,4 @@
-"""Functions recorded like layers that move values or reduce axes: slices, reshapes, joins, splits, paddings, means and maxima.
+"""Functions recorded like layers that move values: slices, reshapes, joins, splits, paddings, pools, resizing.
 
 Axes count the batch in the file; here they do not: axis 1 of the file is axis 0 of a tensor.
 """
@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from edge.converters.builder import READERS, Builder, Layer
-from edge.converters.layers_channels import PAD, tf_pad, tf_split
+from edge.converters.builder import Builder, Layer
+from edge.converters.layers_channels import are_widths, padded, tf_split
 from edge.converters.layers_shape import reshaped
-from edge.converters.operations import Operation, Tensor, computes, linear
-from edge.ops import WINDOW_ATTRS
+from edge.converters.operations import Operation, Tensor, computes
 
+_Range = tuple[int, int, int]  # start, stop, step
+_EVERYTHING: Mapping[str, None] = {"start": None, "stop": None, "step": None}
+_MOST_TURNED = 256  # values of an axis in reverse or picked, which are parts of their own
+_LARGEST = 1e30
 _FLOATS = ("float16", "bfloat16", "float32", "float64", "DT_HALF", "DT_BFLOAT16", "DT_FLOAT", "DT_DOUBLE")
 
 
@@ -40,17 +43,17 @@ def cast(op: Operation, build: Builder) -> str:
 # -- shapes --------------------------------------------------------------------------------------------------------------------
 
 
-def _axis(op: Operation, value: Any, rank: int) -> int:
+def axis_of(op: Operation, value: Any, rank: int) -> int:
     """An axis of the file as one of a tensor with `rank` axes."""
     if not isinstance(value, int) or isinstance(value, bool) or not -rank <= value <= rank or value == 0:
         op.refuse(f"works along axis {str(value)[:40]}, expected one of 1 to {rank}, or -1 to {-rank}")
     return value - 1 if value > 0 else value + rank
 
 
-def _axes(op: Operation, value: Any, rank: int) -> list[int]:
+def axes_of(op: Operation, value: Any, rank: int) -> list[int]:
     if value is None:
         op.refuse("works along all axes, the batch among them, which is not supported")
-    return sorted({_axis(op, item, rank) for item in (value if isinstance(value, list) else [value])})
+    return sorted({axis_of(op, item, rank) for item in (value if isinstance(value, list) else [value])})
 
 
 @computes("reshape")
@@ -71,8 +74,8 @@ def flatten(op: Operation, build: Builder) -> str:
 @computes("expand_dims")
 def expand_dims(op: Operation, build: Builder) -> str:
     shape = build.types[op.tensors[0]].shape
-    axis = _axis(op, op.constant(1, "axis"), len(shape) + 1)
-    return _reshaped(op, build, op.tensors[0], (*shape[:axis], 1, *shape[axis:]))
+    axis = axis_of(op, op.constant(1, "axis"), len(shape) + 1)
+    return with_shape(op, build, op.tensors[0], (*shape[:axis], 1, *shape[axis:]))
 
 
 @computes("squeeze")
@@ -81,13 +84,13 @@ def squeeze(op: Operation, build: Builder) -> str:
     shape = build.types[op.tensors[0]].shape
     given = op.option("axis", "squeeze_dims")
     ones = [axis for axis, size in enumerate(shape) if size == 1]
-    axes = ones if given in (None, []) else _axes(op, given, len(shape))
+    axes = ones if given in (None, []) else axes_of(op, given, len(shape))
     if not set(axes) <= set(ones) or len(axes) == len(shape):
         op.refuse(f"squeezes axes of the shape {shape} that are not 1, or all of them")
-    return _reshaped(op, build, op.tensors[0], tuple(size for axis, size in enumerate(shape) if axis not in axes))
+    return with_shape(op, build, op.tensors[0], tuple(size for axis, size in enumerate(shape) if axis not in axes))
 
 
-def _reshaped(op: Operation, build: Builder, tensor: str, shape: tuple[int, ...]) -> str:
+def with_shape(op: Operation, build: Builder, tensor: str, shape: tuple[int, ...]) -> str:
     if len(shape) > 3:
         op.refuse(f"makes a tensor of the shape {shape}, expected at most three axes beside the batch")
     return tensor if shape == build.types[tensor].shape else reshaped(op.layer, build, tensor, shape)
@@ -102,6 +105,20 @@ def transpose(op: Operation, build: Builder) -> str:
     return op.tensors[0] if axes == sorted(axes) else op.through("Permute", {"dims": axes[1:]}, build, op.tensors[0])
 
 
+@computes("swapaxes", "moveaxis")
+def exchange(op: Operation, build: Builder) -> str:
+    """Two axes in each other's place, or one in another."""
+    rank = len(build.types[op.tensors[0]].shape)
+    given = (op.constant(1, "axis1", "source"), op.constant(2, "axis2", "destination"))
+    first, second = (axis_of(op, value[0] if isinstance(value, list) and len(value) == 1 else value, rank) for value in given)
+    order = list(range(rank))
+    if op.name == "moveaxis":
+        order.insert(second, order.pop(first))
+    else:
+        order[first], order[second] = second, first
+    return op.tensors[0] if first == second else op.through("Permute", {"dims": [axis + 1 for axis in order]}, build, op.tensors[0])
+
+
 # -- joining and taking apart --------------------------------------------------------------------------------------------------
 
 
@@ -114,12 +131,20 @@ def concatenate(op: Operation, build: Builder) -> str:
 
 @computes("stack")
 def stack(op: Operation, build: Builder) -> str:
-    """Tensors side by side along a new last axis."""
+    """Tensors side by side along a new axis."""
     shape = build.types[op.tensors[0]].shape
-    if _axis(op, op.option("axis", default=0), len(shape) + 1) != len(shape):
-        op.refuse(f"stacks along axis {op.option('axis')}, expected the last, -1")
-    columns = [_reshaped(op, build, tensor, (*shape, 1)) for tensor in op.tensors]
-    return columns[0] if len(columns) == 1 else op.through("Concatenate", {"axis": -1}, build, *columns)
+    axis = axis_of(op, op.option("axis", default=0), len(shape) + 1)
+    parts = [with_shape(op, build, tensor, (*shape[:axis], 1, *shape[axis:])) for tensor in op.tensors]
+    return parts[0] if len(parts) == 1 else op.through("Concatenate", {"axis": axis + 1}, build, *parts)
+
+
+@computes("unstack")
+def unstack(op: Operation, build: Builder) -> tuple[str, ...]:
+    """The parts along an axis, which goes."""
+    shape = build.types[op.tensors[0]].shape
+    axis = axis_of(op, op.constant(2, "axis") or 0, len(shape))
+    keys = ([_EVERYTHING] * (axis + 1) + [number] for number in range(shape[axis])[: len(op.layer.call.outputs)])
+    return tuple(get_item(replace(op, operands=(Tensor(op.tensors[0]), key)), build) for key in keys)
 
 
 @computes("split")
@@ -138,18 +163,69 @@ def split(op: Operation, build: Builder) -> tuple[str, ...]:
 
 @computes("pad")
 def pad(op: Operation, build: Builder) -> str:
-    if op.layer.call.class_name == PAD:
-        output = READERS[PAD](op.layer, build)
-        assert isinstance(output, str)  # only splitting gives several
-        return output
-    arguments = {"paddings": op.constant(1, "paddings"), "mode": op.option("mode", default="constant"),
-                 "constant_values": op.constant(2, "constant_values")}  # fmt: skip
-    return tf_pad(Layer(replace(op.layer.call, arguments=arguments), op.layer.inputs, op.layer.types), build)
+    """A constant around an image or a row, or its own pixels, mirrored (`reflect` without the outermost, `symmetric` with it)."""
+    widths, mode = op.constant(1, "pad_width", "paddings"), str(op.option("mode", default="constant")).lower()
+    value = op.constant(2, "constant_values")
+    value = 0.0 if value is None else value
+    shape = build.types[op.tensors[0]].shape
+    if mode not in ("constant", "reflect", "symmetric") or not isinstance(value, (int, float)) or not abs(value) < _LARGEST:
+        op.refuse(f"pads with {value!r} in mode {mode!r}, expected a number, or the modes constant, reflect and symmetric")
+    if not are_widths(widths, len(shape)):
+        op.refuse(f"pads by {str(widths)[:60]}, expected [[0, 0], [top, bottom], [left, right], [before, after]] for {shape}")
+    if mode == "constant":
+        return padded(op.layer, build, op.tensors[0], widths[1:], float(value))
+    tensor = op.tensors[0]
+    for axis, (before, after) in enumerate(widths[1:]):
+        tensor = _mirrored(op, build, tensor, axis, before, after, int(mode == "reflect"))
+    return tensor
+
+
+def _mirrored(op: Operation, build: Builder, tensor: str, axis: int, before: int, after: int, skipped: int) -> str:
+    """A tensor with what lies at both ends of an axis repeated beyond them, in reverse; `skipped` is 1 without the outermost."""
+    size = build.types[tensor].shape[axis]
+    if max(before, after) > min(size - skipped, _MOST_TURNED):
+        op.refuse(f"mirrors {max(before, after)} of {size} values, expected at most {min(size - skipped, _MOST_TURNED)}")
+    places = [*range(before - 1 + skipped, skipped - 1, -1), *range(size - 1 - skipped, size - 1 - skipped - after, -1)]
+    ends = [_along(op, build, tensor, axis, (place, place + 1, 1)) for place in places]
+    parts = [*ends[:before], tensor, *ends[before:]]
+    return tensor if not ends else op.through("Concatenate", {"axis": axis + 1}, build, *parts)
+
+
+def _along(op: Operation, build: Builder, tensor: str, axis: int, part: _Range) -> str:
+    """A range of one axis."""
+    ranges = [(0, size, 1) for size in build.types[tensor].shape]
+    ranges[axis] = part
+    return _taken(op, build, tensor, ranges)
+
+
+@computes("flip")
+def flip(op: Operation, build: Builder) -> str:
+    """The values of some axes in reverse."""
+    tensor = op.tensors[0]
+    shape = build.types[tensor].shape
+    for axis in axes_of(op, op.constant(1, "axis"), len(shape)):
+        tensor = _along(op, build, tensor, axis, (shape[axis] - 1, -1, -1))
+    return tensor
+
+
+@computes("take")
+def take(op: Operation, build: Builder) -> str:
+    """Some values along an axis, in any order: a part each, which are joined."""
+    tensor, rank = op.tensors[0], len(build.types[op.tensors[0]].shape)
+    places = op.constant(1, "indices")
+    given = op.constant(2, "axis")
+    axis = axis_of(op, given[0] if isinstance(given, list) and given else given, rank)
+    size = build.types[tensor].shape[axis]
+    if not isinstance(places, list) or not places or not all(isinstance(k, int) and -size <= k < size for k in places):
+        op.refuse(f"takes {str(places)[:60]} of an axis of {size}, expected a list of whole numbers within it")
+    if len(places) > _MOST_TURNED:
+        op.refuse(f"takes {len(places)} parts, expected at most {_MOST_TURNED}")
+    parts = [_along(op, build, tensor, axis, (k % size, k % size + 1, 1)) for k in places]
+    return parts[0] if len(parts) == 1 else op.through("Concatenate", {"axis": axis + 1}, build, *parts)
 
 
 # -- slices --------------------------------------------------------------------------------------------------------------------
 
-_Range = tuple[int, int, int]  # start, stop, step
 _ELLIPSIS = "..."
 
 
@@ -166,7 +242,7 @@ def get_item(op: Operation, build: Builder) -> str:
     tensor = _taken(op, build, op.tensors[0], ranges)
     kept = iter(build.types[tensor].shape)
     sizes = [1 if item is None else (0 if isinstance(item, int) and next(kept) else next(kept)) for item in full[1:]]
-    return _reshaped(op, build, tensor, tuple(size for size in sizes if size) or (1,))
+    return with_shape(op, build, tensor, tuple(size for size in sizes if size) or (1,))
 
 
 def _item(op: Operation, item: Any) -> Any:
@@ -210,40 +286,31 @@ def _taken(op: Operation, build: Builder, tensor: str, ranges: list[_Range]) -> 
     channels = ranges.pop()
     rows, columns = [(0, 1, 1)] * (2 - len(ranges)) + ranges
     if len(shape) > 1 and (rows, columns) != tuple((0, size, 1) for size in (1,) * (3 - len(shape)) + shape[:-1]):
-        image = _reshaped(op, build, tensor, (*(1,) * (3 - len(shape)), *shape))
+        image = with_shape(op, build, tensor, (*(1,) * (3 - len(shape)), *shape))
         tensor = _window(op, build, image, rows, columns)
     if channels == (0, shape[-1], 1):
-        return _reshaped(op, build, tensor, build.types[tensor].shape[-len(shape) :])
+        return with_shape(op, build, tensor, build.types[tensor].shape[-len(shape) :])
     pixels = math.prod(build.types[tensor].shape[:-1])
     sizes = build.types[tensor].shape[-len(shape) : -1]
-    flat = _reshaped(op, build, tensor, (pixels, shape[-1], 1))
+    flat = with_shape(op, build, tensor, (pixels, shape[-1], 1))
     part = _window(op, build, flat, (0, pixels, 1), channels)
-    return _reshaped(op, build, part, (*sizes, len(range(*channels))))
+    return with_shape(op, build, part, (*sizes, len(range(*channels))))
 
 
 def _window(op: Operation, build: Builder, image: str, rows: _Range, columns: _Range) -> str:
     """Part of an image (H, W, C)."""
-    if columns[2] == -1 and len(range(*columns)) > 1:
-        parts = [_window(op, build, image, rows, (column, column + 1, 1)) for column in range(*columns)]
-        return _side_by_side(op, build, parts)
-    if rows[2] < 0 or columns[2] < -1:
-        op.refuse("takes values backwards, which is supported for the last axes by steps of -1 alone")
-    height, width, _ = build.types[image].hwc
-    cropping = [[rows[0], height - rows[1]], [columns[0], width - max(columns[1], columns[0] + 1)]]
-    if any(map(any, cropping)):
-        image = op.through("Cropping2D", {"cropping": cropping}, build, image)
-    strides = (rows[2], abs(columns[2]))
-    if strides == (1, 1):
+    for axis, part in enumerate((rows, columns)):
+        if part[2] < 0 and len(range(*part)) > 1:
+            ranges = [(rows, (k, k + 1, 1)) if axis else ((k, k + 1, 1), columns) for k in range(*part)]
+            if len(ranges) > _MOST_TURNED:
+                op.refuse(f"takes {len(ranges)} values of an axis backwards, expected at most {_MOST_TURNED}")
+            return op.through("Concatenate", {"axis": axis + 1}, build, *(_window(op, build, image, *both) for both in ranges))
+    sizes = len(range(*rows)), len(range(*columns))
+    height, width, channels = build.types[image].hwc
+    if sizes == (height, width):
         return image
-    attrs = dict(zip(("window_h", "window_w", *WINDOW_ATTRS), (1, 1, *strides, 0, 0, 0, 0), strict=True))
-    return build.add("max_pool2d", op.layer, image, attrs=attrs)
-
-
-def _side_by_side(op: Operation, build: Builder, columns: list[str]) -> str:
-    """Columns (H, 1, C) as an image (H, columns, C)."""
-    height, _, channels = build.types[columns[0]].hwc
-    flat = [_reshaped(op, build, column, (height, channels)) for column in columns]
-    return _reshaped(op, build, op.through("Concatenate", {"axis": -1}, build, *flat), (height, len(columns), channels))
+    attrs = {"start_h": rows[0], "start_w": columns[0], "start_c": 0, "size_h": sizes[0], "size_w": sizes[1], "size_c": channels}
+    return build.add("slice", op.layer, image, attrs={**attrs, "step_h": max(rows[2], 1), "step_w": max(columns[2], 1)})
 
 
 @computes("get_item_strided")
@@ -259,34 +326,7 @@ def strided_slice(op: Operation, build: Builder) -> str:
         no_start, no_stop, ellipsis, new_axis, number = (bool(mask >> k & 1) for mask in masks)
         bounds = {"start": None if no_start else start, "stop": None if no_stop else stop, "step": step}
         key.append(_ELLIPSIS if ellipsis else None if new_axis else start if number else bounds)
-    return get_item(replace(op, operands=(Tensor(op.tensors[0]), key)), build)  # type: ignore[return-value]
-
-
-# -- reductions ----------------------------------------------------------------------------------------------------------------
-
-_REDUCTIONS = {"mean": "Average", "sum": "Average", "max": "Max"}
-
-
-@computes("mean", "sum", "max")
-def reduce(op: Operation, build: Builder) -> str:
-    """Over the pixels of an image, or over its channels, as pooling."""
-    tensor = op.tensors[0]
-    shape = build.types[tensor].shape
-    axes = _axes(op, op.constant(1, "axis", "reduction_indices"), len(shape))
-    count = math.prod(shape[axis] for axis in axes)
-    spatial = list(range(len(shape) - 1))
-    if axes == spatial and spatial:
-        image = _reshaped(op, build, tensor, (*(1,) * (3 - len(shape)), *shape))
-        pooled = op.through(f"Global{_REDUCTIONS[op.name]}Pooling2D", {}, build, image)
-    elif axes == [len(shape) - 1]:
-        columns = _reshaped(op, build, tensor, (math.prod(shape[:-1]), shape[-1], 1))
-        pooled = op.through(f"{_REDUCTIONS[op.name]}Pooling2D", {"pool_size": [1, shape[-1]]}, build, columns)
-    else:
-        op.refuse(f"reduces the axes {[axis + 1 for axis in axes]} of {len(shape)}, expected all but the last, or the last")
-    kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
-    dropped = tuple(size for axis, size in enumerate(shape) if axis not in axes) or (1,)
-    result = _reshaped(op, build, pooled, kept if op.option("keepdims", "keep_dims", default=False) else dropped)
-    return linear(op, build, result, mul=float(count)) if op.name == "sum" else result
+    return get_item(replace(op, operands=(Tensor(op.tensors[0]), key)), build)
 
 
 # -- windows and pictures ------------------------------------------------------------------------------------------------------
@@ -307,6 +347,31 @@ def _pair(value: Any) -> Any:
     return value[1:3] if isinstance(value, list) and len(value) == 4 else value
 
 
+@computes("depth_to_space")
+def depth_to_space(op: Operation, build: Builder) -> str:
+    """Channels as pixels of blocks, as TensorFlow orders them."""
+    block = _block(op)
+    return build.add("depth_to_space", op.layer, op.tensors[0], attrs={"block_h": block, "block_w": block})
+
+
+@computes("space_to_depth")
+def space_to_depth(op: Operation, build: Builder) -> str:
+    """The pixels of blocks as channels."""
+    block, (height, width, _) = _block(op), op.layer.image()
+    if height % block or width % block:
+        op.refuse(f"takes blocks of {block} x {block} of an image of {height} x {width}, expected a divisor of both")
+    places = itertools.product(range(block), repeat=2)
+    parts = [_window(op, build, op.tensors[0], (row, height, block), (column, width, block)) for row, column in places]
+    return op.through("Concatenate", {"axis": -1}, build, *parts)
+
+
+def _block(op: Operation) -> int:
+    block = op.constant(1, "block_size")
+    if not isinstance(block, int) or not 2 <= block <= 64 or op.option("data_format", default="NHWC") != "NHWC":
+        op.refuse(f"takes blocks of {str(block)[:40]}, expected a whole number from 2 to 64, and channels last")
+    return block
+
+
 @computes("resize")
 def resize(op: Operation, build: Builder) -> str:
     """To (height, width), as the layer Resizing does it."""
@@ -315,5 +380,7 @@ def resize(op: Operation, build: Builder) -> str:
         op.refuse(f"resizes to {str(size)[:40]}, expected a height and a width")
     if any(op.option(name) for name in ("antialias", "preserve_aspect_ratio", "crop_to_aspect_ratio", "pad_to_aspect_ratio")):
         op.refuse("resizes with antialiasing, or keeps the aspect ratio, which is not supported")
+    if op.option("align_corners") or op.option("half_pixel_centers") is False:
+        op.refuse("resizes by the corners of pixels, as TensorFlow 1 did, expected their centres; use tf.image.resize of TensorFlow 2")
     method = str(op.option("interpolation", "method", default="bilinear")).lower()
     return op.through("Resizing", {"height": size[0], "width": size[1], "interpolation": method}, build, op.tensors[0])

@@ -193,7 +193,7 @@ NORM = {name: np.ones(4, np.float32) for name in ("gamma", "beta", "moving_mean"
 @pytest.mark.parametrize(
     ("kind", "config", "weights", "says"),
     [
-        ("UnitNormalization", {}, {}, "layer 'layer0' .UnitNormalization.: this layer is not supported; there are Activation, .*Conv2D"),
+        ("Hashing2", {}, {}, "layer 'layer0' .Hashing2.: this layer is not supported; there are Activation, .*Conv2D"),
         ("Lambda", {}, {}, "Lambda holds Python code, which edge never runs"),
         ("Conv2D", {**CONV, "data_format": "channels_first"}, KERNEL, "data_format 'channels_first' is not supported"),
         ("Conv2D", {**CONV, "padding": "causal"}, KERNEL, "padding 'causal'"),
@@ -219,9 +219,9 @@ NORM = {name: np.ones(4, np.float32) for name in ("gamma", "beta", "moving_mean"
         ("PReLU", {}, {}, "has no weight 'alpha'"),
         ("TFOpLambda", {"function": "math.sin"}, {}, "operation 'math.sin'"),
         ("Dense", {}, {"kernel": np.ones((4, 2), np.float32)}, "has no weight 'bias'"),
-        ("ops.Pad", {"pad_width": [[0, 0], [0, 0], [0, 0], [0, 4]], "mode": "reflect"}, {}, "in mode 'reflect', which is not supported"),
-        ("ops.Pad", {"pad_width": [[1, 0], [0, 0], [0, 0], [0, 4]], "mode": "constant"}, {}, "expected zeros"),
-        ("ops.Pad", {"pad_width": [[0, 0], [-1, 0]], "mode": "constant"}, {}, "pads by .* not supported"),
+        ("ops.Pad", {"pad_width": [[0, 0], [0, 0], [0, 0], [0, 4]], "mode": "wrap"}, {}, "in mode 'wrap', expected a number, or the modes"),
+        ("ops.Pad", {"pad_width": [[1, 0], [0, 0], [0, 0], [0, 4]], "mode": "constant"}, {}, r"expected .*0, 0.*top, bottom"),
+        ("ops.Pad", {"pad_width": [[0, 0], [-1, 0]], "mode": "constant"}, {}, "pads by .* expected"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(kind: str, config: Any, weights: Any, says: str) -> None:

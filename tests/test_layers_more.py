@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +277,16 @@ def test_what_is_said_of_layers_is_true_of_known_ones() -> None:
     assert found["QuantConv2DTranspose"] == (FAST,) * 4 and found["LSTM"] == (REFUSED,) * 4 and found["Dropout"] == (FREE,) * 4
     assert found["MaxPooling2D"] == (FAST, FAST, SUPPORTED, FAST) and found["Softmax"] == (FAST, *(SUPPORTED,) * 3)
     assert not any(REFUSED in words for name, words in found.items() if found[name][0] != REFUSED)
+
+
+def test_the_lambda_of_inception_resnet_is_known() -> None:
+    """Until Keras 2.12 the blocks of InceptionResNetV2 scale and add in a Lambda, whose code is not run here but known."""
+    config = {"function": ["4wEA", None, None], "arguments": {"scale": 0.25}}
+    known = Call("block35_1", "Lambda", None, config, {}, ("image", "image"), ("block35_1",))
+    x = np.random.default_rng(0).normal(size=(6, 6, 4)).astype(np.float32)
+    graph = read_graph(model_of(calls=(known,), outputs=("block35_1",), output_names=("y",)))
+    np.testing.assert_allclose(run_graph(graph, {"image": x})[graph.outputs[0]], x + 0.25 * x, rtol=1e-6)
+    for other in (replace(known, name="block36_1"), replace(known, inputs=("image",)), replace(known, config={"arguments": {"a": 1}})):
+        model = model_of(calls=(other,), outputs=("block35_1",), output_names=("y",))
+        with pytest.raises(ModelError, match="a Lambda holds Python code"):
+            read_graph(model)
