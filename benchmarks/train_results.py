@@ -53,7 +53,8 @@ class Job:
 def jobs(recipes: Sequence[str], precisions: Sequence[str]) -> list[Job]:
     """All runs of these, in the order in which they are wanted."""
     passes = [(group, part) for group in GROUPS for part in BY_PRECISION]
-    return [Job(name, tuple(p for p in part if p in precisions)) for group, part in passes for name in group if name in recipes]
+    found = [Job(name, tuple(p for p in part if p in precisions)) for group, part in passes for name in group if name in recipes]
+    return [job for job in found if job.precisions]
 
 
 def run(job: Job, runs: Path, data: Path | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ def test_precisions_differ_in_quantizers_and_norms(precision: str) -> None:
     assert getattr(hidden, "magnitude_map", False) == (precision == "xnor-k")
     norms = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in zoo.cnn_digits(precision, width=0.5).layers)
     assert norms == {"float": 2, "folded": 0}.get(precision, 5)
+
+
+@pytest.mark.parametrize("precision", zoo.SIGNS)
+@pytest.mark.parametrize("name", [name if name != "alexnet" else pytest.param(name, marks=pytest.mark.slow) for name in zoo.NETWORKS])
+def test_at_least_95_percent_of_the_weights_are_signs(name: str, precision: str) -> None:
+    weighted = [layer for layer in zoo.build(name, precision).layers if hasattr(layer, "kernel")]
+    signs = sum(math.prod(layer.kernel.shape) for layer in weighted if getattr(layer, "kernel_quantizer", None) is not None)
+    assert signs >= 0.95 * sum(math.prod(layer.kernel.shape) for layer in weighted)
+    assert not name.startswith("mlp") or hasattr(weighted[0], "kernel_quantizer"), "in dense networks the first layer too"
 
 
 def test_width_multiplies_channels_to_multiples_of_8() -> None:
