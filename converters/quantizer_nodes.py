@@ -16,7 +16,6 @@ from edge.tensors import Encoding
 _SMALLEST = float(np.finfo(np.float32).tiny)
 # Digits of whole numbers beyond int8, each within it, so that rounding the rest never carries.
 _DIGIT = 250.0
-MAX_WHOLE = 1 << 22
 _INT8 = 255  # steps
 
 

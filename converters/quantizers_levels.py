@@ -174,8 +174,14 @@ class Grid(Quantizer):
         if self.slope != 1.0:
             real = function(layer, build, real, Activation.LEAKY_RELU, alpha=self.slope)
         made = rounded(layer, build, real, self.per_unit, self.low, self.high)
-        made = function(layer, build, made, Activation.RELU, limit=self.most) if self.most is not None else made
+        made = made if self.most is None else self._limited(layer, build, made, self.most)
         return made if alpha == 1 else scaled(layer, build, made, alpha)
+
+    def _limited(self, layer: Layer, build: Builder, tensor: str, most: float) -> str:
+        if self.low == 0:
+            return function(layer, build, tensor, Activation.RELU, limit=most)
+        below = function(layer, build, scaled(layer, build, tensor, -1.0, most), Activation.RELU)
+        return scaled(layer, build, below, -1.0, most)  # min(x, most) = most - max(most - x, 0)
 
 
 @dataclass(frozen=True)

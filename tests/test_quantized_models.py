@@ -63,7 +63,7 @@ def test_converted_models_answer_as_their_source(name: str, bits: int, tmp_path:
     assert close.all(), np.abs(got - expected).max()
 
 
-@pytest.mark.parametrize("name", ["qkeras_binary", "larq_layers"])
+@pytest.mark.parametrize("name", LAST)
 def test_their_tflite_files_answer_as_their_source(name: str, tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason="TensorFlow Lite runs in ai-edge-litert")
     pytest.importorskip("flatbuffers")

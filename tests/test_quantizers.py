@@ -92,6 +92,7 @@ FORMULAS: dict[str, Callable[[float], float]] = {
     "quantized_relu(1)": lambda x: 0.5 if x > 0.25 else 0.0,
     "quantized_relu(5,2,negative_slope=0.5)": lambda x: steps(x if x > 0 else x / 2, 1 / 4, -8, 15),
     "quantized_relu(4,2,is_quantized_clip=False,relu_upper_bound=1.1)": lambda x: min(steps(x, 1 / 4, 0, 15), np.float32(1.1)),
+    "quantized_relu(5,2,0,1.0,is_quantized_clip=False,relu_upper_bound=1.25)": lambda x: min(steps(x, 1 / 4, -16, 15), 1.25),
     "quantized_tanh(4)": lambda x: steps(2 * clamp(x / 2 + 0.5, 0, 1) - 1, 1 / 8, -8, 7),
     "quantized_tanh(3,symmetric=1)": lambda x: steps(2 * clamp(x / 2 + 0.5, 0, 1) - 1, 1 / 4, -3, 3),
     "quantized_sigmoid(3)": lambda x: steps(clamp(x / 2 + 0.5, 0, 1), 1 / 8, 0, 7),
