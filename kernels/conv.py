@@ -38,7 +38,7 @@ _KINDS = {
 NEVER = np.iinfo(np.int32).max  # differing bits that no pixel has
 
 # Filters narrower than what their tile multiplies, and the kind of that tile.
-_SPREAD = {"f32bits": "f32f32", "f32i8": "f32f32", "i8bits": "i8i8", "u8bits": "u8i8"}
+SPREAD = {"f32bits": "f32f32", "f32i8": "f32f32", "i8bits": "i8i8", "u8bits": "u8i8"}
 _SPREAD_PIXELS = 16  # that a block of filters meets: of fewer, spreading it in registers costs less
 _SPREAD_BYTES = 1 << 18  # of a block that is spread; more leaves the caches, and memory to what filters of one bit are chosen to spare
 
@@ -232,9 +232,9 @@ def _accepts(low: Lowering) -> bool:
     return reads and (outside.type.encoding is not Encoding.BITS or writes_packed_groups(outside.channels, groups))
 
 
-def _spread_bytes(low: Lowering, layout: FilterLayout, kind: str) -> int:
+def spread_bytes(low: Lowering, layout: FilterLayout, kind: str) -> int:
     """Bytes of a block of filters to be spread before its tiles run; 0 where tiles spread them in registers, position by position."""
-    if kind not in _SPREAD or gathers(kind, low.machine):  # which have a faster way for signs
+    if kind not in SPREAD or gathers(kind, low.machine):  # which have a faster way for signs
         return 0
     nbytes = 4 * min(BLOCK, lanes(layout.channels_out)[0]) * layout.segments * layout.positions
     pixels = low.output.height * low.output.width
@@ -273,8 +273,8 @@ def _lower(low: Lowering) -> Lowered:
     image, out = low.input(), low.output
     layout = filter_layout(low.op, low.call)
     segment, masked = _segment_arguments(low, window, layout, kind)
-    scratch_bytes = _spread_bytes(low, layout, kind)
-    tile = _SPREAD[kind] if scratch_bytes else kind
+    scratch_bytes = spread_bytes(low, layout, kind)
+    tile = SPREAD[kind] if scratch_bytes else kind
     variant = _variant(low, low.machine, tile, masked, kind if scratch_bytes else "")
     first = image.offset - window.pad[0] * image.row_bytes - window.pad[1] * image.pixel_bytes
     args = (

@@ -42,6 +42,7 @@ CONV_SHAPES = (
     (6, 24, 32, 64, 3), (4, 24, 64, 32, 1), (8, 16, 64, 32, 3), (4, 16, 128, 32, 1), (20, 1, 64, 64, 3), (8, 1, 128, 32, 1),
     (30, 1, 64, 64, 1), (12, 1, 256, 32, 1), (10, 1, 32, 128, 3), (4, 24, 16, 64, 3),
 )  # fmt: skip
+_RESIDUAL_SHAPES = CONV_SHAPES[:6:2]  # of residual convolutions whose kind plain ones have too
 DENSE_SHAPES = ((1024, 32), (256, 64), (64, 64), (128, 128), (784, 64), (512, 10), (64, 10), (128, 12), (2048, 32), (256, 16))
 DEPTHWISE_SHAPES = (
     (14, 14, 64, 3), (28, 28, 16, 3), (14, 28, 32, 3), (7, 7, 128, 3), (14, 14, 32, 3), (28, 28, 64, 3), (4, 4, 96, 3), (4, 4, 256, 3),
@@ -166,7 +167,7 @@ def _filtered(op: str, source: Encoding, stored: Encoding, output: Encoding) -> 
             after = output is F32 and number in (2, 3)
             yield Case(op, _kind((height, width, depth), source), output, stored, taps=taps, stride=stride, after=after)
     else:
-        shapes = CONV_SHAPES if op == "conv2d" else CONV_SHAPES[:6:2]
+        shapes = CONV_SHAPES if op == "conv2d" else _RESIDUAL_SHAPES if (source, stored, output) in OPS["conv2d"].signatures else CONV_SHAPES[::2]
         for height, width, depth, channels, taps in shapes:
             yield Case(op, _kind((height, width, depth), source), output, stored, channels, taps, after=op == "residual_conv2d")
 

@@ -75,6 +75,7 @@ FEATURES: Mapping[str, str] = {
     "crowded": "squares of the sums that a tile has too many of for its registers, by position",
     "load": "vectors of filters that tiles load; of magnitude_map vectors that are added",
     "scalar": "values, or words of bits, that are broadcast to a vector",
+    "spread": "filter values of one bit that are spread into wider ones before tiles run",
     "segment": "stretches of contiguous input that tiles go through",
     "masked": "broadcasts of which a part is left out, at the end of a stretch",
     "tile": "tiles; of pools vectors of an output pixel",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from edge.kernels.arguments import is_flat
+from edge.kernels.conv import SPREAD, spread_bytes
 from edge.kernels.registry import Lowering
 from edge.kernels.shapes import (
     VALUES,
@@ -97,7 +98,9 @@ class _Tiles:
 
 def _conv(low: Lowering) -> Work:
     layout = filter_layout(low.op, low.call)
-    tiles = list(_tiles(low, layout))
+    kind = _tile_kind(low)
+    spread = spread_bytes(low, layout, kind)
+    tiles = list(_tiles(low, layout, SPREAD[kind] if spread else kind))
     positions = layout.segments * layout.positions
     features = {
         "mac": sum(t.count * t.pixels * t.lanes for t in tiles) * positions * layout.per_position,
@@ -106,6 +109,7 @@ def _conv(low: Lowering) -> Work:
         "crowded": sum(t.count * max(0, t.pixels * t.vectors - _roomy(low)) ** 2 for t in tiles) * positions,
         "load": sum(t.count * t.vectors for t in tiles) * positions,
         "scalar": sum(t.count * t.pixels for t in tiles) * positions,
+        "spread": spread // 4 * layout.groups * len(lanes(layout.channels_out)),
         "segment": sum(t.count for t in tiles) * layout.segments,
         "masked": sum(t.count * t.pixels for t in tiles) * layout.segments if _is_masked(low, layout) else 0,
         "tile": sum(t.count for t in tiles),
@@ -126,8 +130,8 @@ def _is_masked(low: Lowering, layout: FilterLayout) -> bool:
     return layout.segment_taps * layout.pixel % whole != 0
 
 
-def _tiles(low: Lowering, layout: FilterLayout) -> Iterator[_Tiles]:
-    kind, machine, out = _tile_kind(low), low.machine, low.output
+def _tiles(low: Lowering, layout: FilterLayout, kind: str) -> Iterator[_Tiles]:
+    machine, out = low.machine, low.output
     widths = lanes(layout.channels_out)
     pixels = tile_pixels(kind, machine, widths[0], out.width)
     across = -(-out.width // pixels)
