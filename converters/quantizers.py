@@ -137,8 +137,9 @@ def find(spec: object, where: str, *, qkeras: bool = False, trained: bool = Fals
 
 
 def _check_known(options: Options, form: Form) -> None:
+    """Refuse options that are not known, unless they are null: those of later versions that are not used."""
     allowed = {*form.options, *(_OF_KERAS_LAYERS if form.package == "Larq" else ())}
-    unknown = sorted(str(key)[:40] for key in set(options.config) - allowed)
+    unknown = sorted(str(key)[:40] for key, value in options.config.items() if key not in allowed and value is not None)
     if unknown:
         raise options.error(f"has no option {', '.join(unknown)}, there are {', '.join(form.options) or 'none'}; save the model again")
 

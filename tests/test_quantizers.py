@@ -211,6 +211,7 @@ def test_values_equal_those_of_qkeras() -> None:
         "binary()",
         "stochastic_binary(alpha=1)",
         "quantized_bits(1, alpha=1.0)",
+        {"class_name": "quantized_bits", "config": {"bits": 1, "alpha": 1, "of_a_later_version": None}},
     ],
 )
 def test_signs_by_every_name(spec: object) -> None:
