@@ -140,7 +140,7 @@ def compare_all(
     models = [load_model(Path(path)) for path in converted]
     keras_model = _read_source(source, models[0])
     runs = _runs(Path(source), keras_model, models, keras)
-    groups = [[run for run in runs if run.model.takes_bytes == takes_bytes] for takes_bytes in (True, False)]
+    groups = [[run for run in runs if _input_dtype(run.model) == dtype] for dtype in ("uint8", "float32")]
     found: dict[int, Comparison] = {}
     for group in filter(None, groups):  # what takes other arrays has other examples, of the same pictures
         preprocess = group[0].model.preprocess or default_for(rescales_itself(keras_model))
@@ -152,12 +152,17 @@ def compare_all(
 
 def _runs(source: Path, keras_model: KerasModel, models: Sequence[Model], keras: bool | None) -> list[Run]:
     """What is compared, each with the graph of the source that takes what it takes; Keras reads the source once."""
-    dtypes = ["uint8" if model.takes_bytes else "float32" for model in models]
+    dtypes = [_input_dtype(model) for model in models]
     graphs = {dtype: read_graph(keras_model, input_dtype=dtype) for dtype in dict.fromkeys(dtypes)}
     for model, dtype in zip(models, dtypes, strict=True):
         _check_fit(model, graphs[dtype], keras_model)
     oracle = find_oracle(source, keras_model, graphs[dtypes[0]], keras=keras)
     return [start(model, dataclasses.replace(oracle, graph=graphs[dtype])) for model, dtype in zip(models, dtypes, strict=True)]
+
+
+def _input_dtype(model: Model) -> str:
+    """What a model takes for pictures; `TfliteModel` makes bytes of real values itself."""
+    return "uint8" if model.engine is not None and any(info.dtype == "uint8" for info in model.runner.inputs) else "float32"
 
 
 def _read_source(source: str | os.PathLike[str], model: Model) -> KerasModel:

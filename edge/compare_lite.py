@@ -100,21 +100,30 @@ def _given_up(data: bytes, graph: Graph) -> dict[str, str]:
     sizes: dict[str, int] = {}
     for operation in lite_operations(data):
         before = max((levels.get(tensor.name, 0) for tensor in operation.inputs), default=0)
-        weights = max((_weights(array, graph) for array in operation.constants), default=0)
+        weights = max((_weights(name, array, graph) for name, array in operation.constants), default=0)
         for output in operation.outputs:
             levels[output.name] = max(before, weights, _made(output, operation, graph))
             sizes[output.name] = math.prod(output.shape)
     return {name: _LEVELS[level] for name, level in levels.items() if name in graph.types and sizes[name] == graph.types[name].elements}
 
 
-def _weights(stored: Array, graph: Graph) -> int:
-    """What a filter gives up: nothing where it is one of the source's, times a factor for each channel."""
+def _weights(name: str, stored: Array, graph: Graph) -> int:
+    """What a filter gives up: nothing where it has to be the source's, both being signs, or is, times a factor for each channel.
+
+    name: "layer:number", as edge names the constants of a `.tflite` file.
+    """
+    if stored.size == max(stored.shape):  # one value for each channel: it is what its scale makes of it
+        return 0
+    layers = set(name.rpartition(":")[0].split("+"))
     sources = [node for node in graph.nodes if "filter" in node.constants and node.constants["filter"].size == stored.size]
+    signs = bool((np.abs(stored) == np.abs(stored.flat[0])).all())
     for node in sources:
         source = node.constants["filter"]
+        if signs and source.dtype == np.bool_ and layers.intersection(node.layers):
+            return 0
         if proportional(by_channel(stored.reshape(source.shape), node.op), by_channel(source, node.op)):
             return 0
-    return _LEVELS.index(ONE_BIT if (np.abs(stored) == np.abs(stored.flat[0])).all() else EIGHT_BITS)
+    return _LEVELS.index(ONE_BIT if signs else EIGHT_BITS)
 
 
 def _made(output: LiteTensor, operation: LiteOperation, graph: Graph) -> int:

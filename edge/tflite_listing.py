@@ -73,11 +73,11 @@ class LiteOperator:
 
 @dataclass(frozen=True)
 class LiteOperation:
-    """An operator by what it reads and makes. constants: the int8 ones of two axes or more, filters, as they are stored."""
+    """An operator by what it reads and makes. constants: the int8 ones of two axes or more, filters, by name, as they are stored."""
 
     inputs: tuple[LiteTensor, ...]
     outputs: tuple[LiteTensor, ...]
-    constants: tuple[np.ndarray, ...]
+    constants: tuple[tuple[str, np.ndarray], ...]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def lite_operations(data: bytes) -> tuple[LiteOperation, ...]:
     for operator in graph.tables(3):
         read, made = ([number for number in operator.numbers(field) if number >= 0] for field in (1, 2))
         stored = [i for i in read if tensors[i].dtype == "int8" and tensors[i].constant_bytes and len(tensors[i].shape) > 1]
-        constants = [_stored(data, buffers[tables[i].scalar(2, "I")], tensors[i].shape) for i in stored]
+        constants = [(tensors[i].name, _stored(data, buffers[tables[i].scalar(2, "I")], tensors[i].shape)) for i in stored]
         found.append(LiteOperation(tuple(tensors[i] for i in read), tuple(tensors[i] for i in made), tuple(constants)))
     return tuple(found)
 
