@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.console import bytes_text
-from edge.recipes import RECIPES, Recipe
+from edge.recipes import RECIPES, TABLE, Recipe
 from edge.train_loop import CURVE
 from edge.train_result import RESULT
 
@@ -86,7 +86,7 @@ def keep(rows: Rows, runs: Path) -> None:
 
 def absent(rows: Rows) -> list[str]:
     """The cells that no run fills: RECIPE PRECISION."""
-    return [f"{name} {column}" for name in RECIPES for column in COLUMNS if cell(rows, name, column) is None]
+    return [f"{name} {column}" for name in TABLE for column in COLUMNS if cell(rows, name, column) is None]
 
 
 def cell(rows: Rows, recipe: str, column: str, width: float = 1.0) -> Cell | None:
@@ -105,10 +105,10 @@ def _is_whole(row: Mapping[str, Any]) -> bool:
 # -- the pages -----------------------------------------------------------------------------------------------------------------
 
 
-def table(rows: Rows, recipes: Iterable[Recipe] = tuple(RECIPES.values())) -> str:
+def table(rows: Rows, recipes: Iterable[str] = TABLE) -> str:
     """Network by precision. Bold: reaches what was asked."""
     head = f"| recipe | data | {' | '.join(TITLES)} | described | 1-bit file |\n{'|---' * (len(TITLES) + 4)}|"
-    return "\n".join([head, *(_line(rows, recipe) for recipe in recipes)])
+    return "\n".join([head, *(_line(rows, RECIPES[name]) for name in recipes)])
 
 
 def _line(rows: Rows, recipe: Recipe) -> str:
@@ -169,7 +169,7 @@ what is missing.
 
 {table(rows)}
 
-{len(RECIPES) * len(COLUMNS) - len(missing)} of {len(RECIPES) * len(COLUMNS)} cells are measured.
+{len(TABLE) * len(COLUMNS) - len(missing)} of {len(TABLE) * len(COLUMNS)} cells are measured.
 
 ## Runs
 
@@ -183,7 +183,7 @@ file that the data set came from; without it Keras fetches the same.
 def readme_with(text: str, rows: Rows) -> str:
     """The README with today's table of what is measured between its marks."""
     measured = {row["recipe"] for row in rows}
-    made = f"{START}\n\n{table(rows, [recipe for recipe in RECIPES.values() if recipe.name in measured])}\n\n{END}"
+    made = f"{START}\n\n{table(rows, [name for name in TABLE if name in measured])}\n\n{END}"
     return re.sub(f"{re.escape(START)}.*?{re.escape(END)}", lambda _: made, text, flags=re.DOTALL)
 
 

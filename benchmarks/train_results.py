@@ -22,7 +22,7 @@ from queue import Empty, Queue
 
 from accuracy_table import RUNS, absent, write_tables
 
-from edge.recipes import PRECISIONS, RECIPES
+from edge.recipes import RECIPES, TABLE
 from edge.train import settings_for
 from edge.train_result import RESULT
 
@@ -37,6 +37,7 @@ GROUPS = (
 )
 # Of each group these first: the float nets teach the others.
 BY_PRECISION = (("float", "xnor", "xnor-weights"), ("dorefa-weights", "xnor-k"))
+PRECISIONS = tuple(name for part in BY_PRECISION for name in part)
 ROUNDS = 3
 WRITING = threading.Lock()  # one table at a time
 
@@ -106,7 +107,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=RUNS, help="where the runs are kept")
     parser.add_argument("--data", type=Path, help="a folder with NAME.npz for the data sets that should not be fetched")
     parser.add_argument("--lanes", type=int, default=1, help="how many runs at a time")
-    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--recipes", nargs="+", choices=TABLE, default=list(TABLE))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     given = parser.parse_args()
     todo = jobs(given.recipes, given.precisions)

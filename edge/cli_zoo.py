@@ -92,12 +92,12 @@ def show(network: str, precision: str, width: float, as_json: bool) -> None:
 
 
 def _row(layer: Any) -> dict[str, Any]:
-    is_signs = getattr(layer, "kernel_quantizer", None) is not None
+    quantizer = getattr(layer, "kernel_quantizer", None)
     return {
         "name": layer.name,
         "kind": type(layer).__name__,
         "output": list(layer.output.shape[1:]),
-        "bits": 1 if is_signs else 32,
+        "bits": quantizer.precision if quantizer is not None else 32,
         "parameters": layer.count_params(),
         "kernel": math.prod(layer.kernel.shape) if hasattr(layer, "kernel") else 0,
     }
@@ -138,5 +138,7 @@ def print_recipes() -> None:
     rows = []
     for each in RECIPES.values():
         data = f"{each.data}, permuted" if each.permuted else each.data
-        rows.append((each.name, each.network, data, f"{each.floats.epochs}, {each.weights.epochs}, {each.signs.epochs}"))
+        plans = (each.schedules.floats, each.schedules.weights, each.schedules.signs)
+        epochs = ", ".join(str(plan.epochs) for plan in plans)
+        rows.append((each.name, each.network, data, epochs))
     out_table(columns, rows)

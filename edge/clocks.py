@@ -159,9 +159,9 @@ def _spoilt(picture: NDArray[np.float32], shown: Scene) -> Pictures:
     if shown.shadow:
         across = np.linspace(-1, 1, SIZE)
         toward = across[None, :] * math.sin(math.radians(shown.shadow_side)) - across[:, None] * math.cos(math.radians(shown.shadow_side))
-        picture = picture * (1 - shown.shadow / (1 + np.exp(-8 * toward)))
+        picture = (picture * (1 - shown.shadow / (1 + np.exp(-8 * toward)))).astype(np.float32)
     if shown.noise:
-        picture = picture + np.random.default_rng((VERSION, 2, shown.number)).normal(0, shown.noise, picture.shape)
+        picture = (picture + np.random.default_rng((VERSION, 2, shown.number)).normal(0, shown.noise, picture.shape)).astype(np.float32)
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
@@ -214,7 +214,8 @@ def contact_sheet(*, columns: int = 8) -> Pictures:
     """Every dial, a row each: the trained ones with trained hands, then those for tests, as a picture."""
     rows = []
     for dial in range(len(DIALS)):
-        shown, number = [], 0
+        shown: list[Pictures] = []
+        number = 0
         while len(shown) < columns:
             each = scene(number, unseen=dial not in TRAINED_DIALS)
             shown += [render(each)] if each.dial == dial else []

@@ -13,7 +13,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Dataset:
     train: Part
     test: Part
     names: tuple[str, ...] = ()
-    further: Mapping[str, Part] = ()  # type: ignore[assignment]
+    further: Mapping[str, Part] = field(default_factory=dict)
 
     def permuted(self) -> Dataset:
         """With the pixels of every picture in one fixed other order."""
@@ -177,7 +177,7 @@ def _from_folder(name: str, folder: Path, shape: tuple[int, ...] | None) -> Data
     names = tuple(sorted(each.name for each in _entries(folder / "train") if each.is_dir()))
     if not names:
         raise InputError(f"the folder {folder} should hold train/CLASS/*.png and test/CLASS/*.png, got no folder of a class in train")
-    return Dataset(name, *(_folder_part(folder / part, names, shape) for part in ("train", "test")), names=names)
+    return Dataset(name, _folder_part(folder / "train", names, shape), _folder_part(folder / "test", names, shape), names=names)
 
 
 def _entries(folder: Path) -> list[Path]:

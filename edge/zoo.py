@@ -16,6 +16,7 @@ how it is computed:
 | dorefa-weights | the same                                      | batch norm, ReLU                          | one alpha for a layer  |
 | xnor           | the same                                      | batch norm, sign                          | that of the batch norm |
 | xnor-k         | the same                                      | batch norm, sign                          | alpha and K            |
+| dorefa-2, 3, 4 | 2, 3, 4 bits, first and last layer float      | batch norm, as many bits from 0 to 1      | -                      |
 
 `folded` is the float network once its norms are folded, the peer of benchmarks; K is XNOR-Net's magnitude of what each output sees.
 
@@ -45,7 +46,7 @@ from edge.zoo_plain import (
     mlp_fashion,
 )
 from edge.zoo_residual import resnet, resnet_cifar100
-from edge.zoo_writer import PRECISIONS, SIGNS, Model
+from edge.zoo_writer import PRECISIONS, QUANTIZED, SIGNS, Model
 
 NETWORKS: Mapping[str, Callable[..., Model]] = {
     "lenet": lenet,
@@ -70,8 +71,8 @@ NETWORKS: Mapping[str, Callable[..., Model]] = {
 """`resnet(n)-shortcuts` has an identity around every convolution, where `resnet(n)`, as it was described, has one around every two."""
 
 __all__ = [
-    "NETWORKS", "PRECISIONS", "SIGNS", "alexnet", "build", "clock", "cnn_base", "cnn_cifar10", "cnn_digits", "cnn_fashion", "cnn_mnist",
-    "digits8", "lenet", "mlp_base", "mlp_digits", "mlp_fashion", "resnet", "resnet_cifar100",
+    "NETWORKS", "PRECISIONS", "QUANTIZED", "SIGNS", "alexnet", "build", "clock", "cnn_base", "cnn_cifar10", "cnn_digits", "cnn_fashion",
+    "cnn_mnist", "digits8", "lenet", "mlp_base", "mlp_digits", "mlp_fashion", "resnet", "resnet_cifar100",
 ]  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def _block(net: Writer, channels: int, shortcuts: int) -> None:
 def _before(net: Writer, *, is_last: bool = False) -> None:
     """What a convolution of a residual network reads: norm and ReLU, or norm alone where it takes the sign itself."""
     net.norm(trained=net.has_norms)
-    if (net.precision != "folded" and not net.is_binary) or (is_last and net.is_binary):
+    if (net.precision != "folded" and not net.quantizes_inputs) or (is_last and net.quantizes_inputs):
         net.at = net.layers.ReLU(name=f"relu{net.count}")(net.at)
 
 
@@ -66,7 +66,7 @@ def resnet_cifar100(precision: str = "float", *, width: float = 1.0) -> Model:
         for _ in range(2):
             _bottleneck(net, net.channels(channels), stride=1)
         net.dropout(0.25)
-    if net.is_binary:
+    if net.quantizes_inputs:
         net.at = net.layers.Activation("elu", name="elu")(net.at)
     net.at = net.layers.GlobalAveragePooling2D(name="pool")(net.at)
     return net.model(net.classes(100))
@@ -80,7 +80,7 @@ def _bottleneck(net: Writer, channels: int, *, stride: int) -> None:
         net.weights("Conv2D", filters, size, strides=strides, padding="same")
         if net.has_norms:
             net.norm(trained=True)
-        if not net.is_binary:
+        if not net.quantizes_inputs:
             net.at = net.layers.Activation("elu", name=f"elu{net.count}")(net.at)
     inner, net.at = net.at, source
     if stride > 1 or source.shape[-1] != channels:
@@ -88,5 +88,5 @@ def _bottleneck(net: Writer, channels: int, *, stride: int) -> None:
         if net.has_norms:
             net.norm(trained=True)
     net.at = net.layers.Add(name=f"add{net.count}")([inner, net.at])
-    if not net.is_binary:
+    if not net.quantizes_inputs:
         net.at = net.layers.Activation("elu", name=f"elu_add{net.count}")(net.at)

@@ -16,7 +16,18 @@ SIGNS: Mapping[str, Mapping[str, Any]] = {
 }
 """Of each precision with signs, the arguments of its layers (`edge.training`). `xnor` has no alpha: the batch norm behind it has one."""
 
-PRECISIONS = ("float", "folded", *SIGNS)
+
+
+def _levels(bits: int) -> dict[str, Any]:
+    """DoReFa-Net's layers of `bits`: weights of odd whole numbers, activations 0..1 in steps."""
+    weights, inputs = ({"class_name": "DoReFa", "config": {"k_bit": bits, "mode": mode}} for mode in ("weights", "activations"))
+    return {"kernel_quantizer": weights, "input_quantizer": inputs}
+
+
+QUANTIZED: Mapping[str, Mapping[str, Any]] = {**SIGNS, **{f"dorefa-{bits}": _levels(bits) for bits in (2, 3, 4)}}
+"""The same of those with a few bits."""
+
+PRECISIONS = ("float", "folded", *QUANTIZED)
 _ABOUT_INPUTS = ("input_quantizer", "magnitude_map")
 PIXEL_STEP = 1 / 255
 
@@ -42,13 +53,13 @@ class Writer:
         self.at = self.layers.Rescaling(PIXEL_STEP, name="rescale")(self.picture)
 
     @property
-    def is_binary(self) -> bool:
-        """Whether what goes between layers is signs."""
-        return "input_quantizer" in SIGNS.get(self.precision, {})
+    def quantizes_inputs(self) -> bool:
+        """Whether what goes between layers is signs, or a few levels."""
+        return "input_quantizer" in QUANTIZED.get(self.precision, {})
 
     @property
     def has_norms(self) -> bool:
-        return self.precision in SIGNS
+        return self.precision in QUANTIZED
 
     def channels(self, count: int) -> int:
         """`count` times the width, a multiple of 8 unless the width is 1."""
@@ -69,7 +80,7 @@ class Writer:
 
     def _quantizers(self) -> dict[str, Any]:
         """Of a layer with signs; pixels have none, so a dense layer that reads the picture takes them as they are."""
-        signs = {"kernel_constraint": "weight_clip", **SIGNS[self.precision]}
+        signs = {"kernel_constraint": "weight_clip", **QUANTIZED[self.precision]}
         return signs if self.count > 1 else {name: value for name, value in signs.items() if name not in _ABOUT_INPUTS}
 
     def conv(self, filters: int, size: int, *, pool: tuple[int, int] | None = None, activation: str = "relu", **kwargs: Any) -> Writer:
@@ -83,13 +94,13 @@ class Writer:
             self.at = self.layers.Flatten(name="flatten")(self.at)
         self.weights("Dense", self.channels(units))
         self._finish("relu", None)
-        if self.is_binary and is_last_hidden:
+        if self.quantizes_inputs and is_last_hidden:
             self.at = self.layers.ReLU(name=f"relu{self.count}")(self.at)
         return self.dropout(dropout)
 
     def _finish(self, activation: str, pool: tuple[int, int] | None) -> Writer:
         """Activation and pool; in networks of signs batch norm, before it the pool where the next layer takes the sign."""
-        if self.is_binary:
+        if self.quantizes_inputs:
             return self.pool(pool).norm(trained=True)
         if self.has_norms:
             self.norm(trained=True)
@@ -142,4 +153,5 @@ def keras_package() -> Any:
 def _quantized(kind: str) -> Any:
     from edge import training
 
-    return {"Conv2D": training.QuantConv2D, "Dense": training.QuantDense}[kind]
+    layers: Mapping[str, Any] = {"Conv2D": training.QuantConv2D, "Dense": training.QuantDense}
+    return layers[kind]

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from edge import train as training
 from edge.cli import cli
 from edge.errors import InputError, MissingPackage
-from edge.recipes import RECIPES, Augment, Schedule, recipe
+from edge.recipes import RECIPES, Augment, Schedule, Schedules, recipe
 from edge.train import Told, settings_for, train
 from edge.train_loop import Epoch, read_checkpoint
 
@@ -53,9 +53,9 @@ def tiny_recipe() -> Iterator[None]:
     made = replace(
         RECIPES["mlp-base"],
         name="tiny",
-        floats=Schedule(3, 1e-2),
-        weights=Schedule(3, 1e-2, teacher=0.5),
-        signs=Schedule(4, 1e-2, teacher=0.5, signs_first=2),
+        schedules=Schedules(
+            Schedule(3, 1e-2), Schedule(3, 1e-2, teacher=0.5), Schedule(4, 1e-2, teacher=0.5, signs_first=2)
+        ),
         batch=32,
         augment=Augment(shift=0.02, turn=0.01, zoom=0.02, noise=1.0),
     )
@@ -177,7 +177,8 @@ def test_tensorboard_logs_are_written(tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
 
 
-NARROW = {"clock": 1 / 8, "resnet-5": 1 / 2, "resnet-5-shortcuts": 1 / 2}
+NARROW = {"clock": 1 / 8, "alexnet": 1 / 16, "resnet-cifar100": 1 / 8}
+SHAPES = {"cifar10": (32, 32, 3), "cifar100": (32, 32, 3), "clocks": (150, 150, 1), "flowers102": (227, 227, 3)}
 QUICK = ("cnn-mnist",)
 
 
@@ -185,10 +186,10 @@ def slow(value: str) -> Any:
     return pytest.param(value, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("precision", ["xnor", slow("xnor-k"), slow("dorefa-weights")])
+@pytest.mark.parametrize("precision", ["xnor", slow("xnor-k"), slow("dorefa-weights"), slow("dorefa-2")])
 @pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in RECIPES])
 def test_an_epoch_of_every_recipe_trains_converts_and_runs(name: str, precision: str, tmp_path: Path) -> None:
-    shape = {"cifar10": (32, 32, 3), "clocks": (150, 150, 1)}.get(recipe(name).data, (28, 28, 1))
+    shape = SHAPES.get(recipe(name).data, (28, 28, 1))
     x_train, y_train = pictures(48, shape, 1)
     x_test, y_test = pictures(16, shape, 2)
     if recipe(name).data == "clocks":
@@ -197,7 +198,7 @@ def test_an_epoch_of_every_recipe_trains_converts_and_runs(name: str, precision:
     settings = settings_for(name, precision=precision, width=NARROW.get(name, 0.25), epochs=1, data=str(tmp_path / "data.npz"))
     result = train(settings, tmp_path / "run")
     file = result["files"][precision]
-    assert file["pictures"] == 16 and 0 < file["one_bit_share"] < 1 and np.isfinite(result["validation"])
+    assert file["pictures"] == 16 and 0 <= file["one_bit_share"] < 1 and np.isfinite(result["validation"])
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_a_shortcut_around_each_layer_doubles_the_sums() -> None:
 def test_precisions_differ_in_quantizers_and_norms(precision: str) -> None:
     hidden = zoo.cnn_digits(precision, width=0.5).get_layer("conv2")
     kinds = [getattr(hidden, f"{what}_quantizer", None) is not None for what in ("kernel", "input")]
-    assert kinds == [precision in zoo.SIGNS, precision in ("xnor", "xnor-k")]
+    assert kinds == [precision in zoo.QUANTIZED, precision in zoo.QUANTIZED and not precision.endswith("weights")]
     assert getattr(hidden, "magnitude_map", False) == (precision == "xnor-k")
     norms = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in zoo.cnn_digits(precision, width=0.5).layers)
     assert norms == {"float": 2, "folded": 0}.get(precision, 5)
