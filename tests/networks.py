@@ -77,6 +77,7 @@ LARGE: Mapping[str, Build] = {
     "NASNetMobile": _application("NASNetMobile", 64),
     "Xception": _application("Xception", 71),
     "InceptionV3": _application("InceptionV3", 75),
+    "InceptionResNetV2": _application("InceptionResNetV2", 75),
     "ConvNeXtTiny": _application("ConvNeXtTiny", 32),
 }
 

@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from keras_oracle import examples, randomize, relative
+from layer_draws import of_one_magnitude
 
 import edge
+from edge.converters.bits import Request, choose_bits
 from edge.converters.keras_file import read_keras
 from edge.converters.layers import read_graph
 from edge.converters.passes import run_passes
+from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.format import read
 from edge.kernels.reference import run_graph, run_program
+from edge.lower import to_program
 
 ACTIVATIONS = ("relu", "elu", "silu", "gelu", "sigmoid", "tanh", "softplus", "softsign", "mish", "selu", "hard_sigmoid", "hard_silu")
 JOINS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
@@ -107,6 +111,21 @@ def test_random_networks_equal_keras(seed: int, keras: Any, tmp_path: Path) -> N
     for graph in (plain, run_passes(plain)):
         got = np.stack([run_graph(graph, {graph.inputs[0]: example})[graph.outputs[0]] for example in x])
         assert relative(got, expected) < 2e-5
+
+
+@pytest.mark.parametrize("seed", [*range(12, 18), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(18, 60))])
+def test_random_networks_of_one_magnitude_equal_keras_at_every_width(seed: int, keras: Any, tmp_path: Path) -> None:
+    """Weights +-alpha, one alpha for each layer, are the same at 32, 8 and 1 bits, and so is what is computed of them."""
+    model = random_model(keras, seed)
+    of_one_magnitude(model, seed)
+    x = examples(model.input_shape[1:], seed)
+    expected = np.asarray(model(x, training=False))
+    model.save(tmp_path / "model.keras")
+    simple = run_passes(read_graph(read_keras(tmp_path / "model.keras")))
+    for bits in (32, 8, 1):
+        program = to_program(run_passes(choose_bits(simple, Request(bits, 32)), ENGINE_PASSES))
+        got = np.stack([run_program(program, [example])[program.outputs[0]] for example in x])
+        assert relative(got, expected) < 2e-5, bits
 
 
 @pytest.mark.slow
