@@ -73,7 +73,7 @@ from edge.records import (
 )
 
 MAGIC = b"\x89edge\r\n\x1a"
-MAJOR, MINOR = 1, 2
+MAJOR, MINOR = 1, 3
 
 # Ten times what the largest networks of the field need; more would keep the verifier busy for long.
 MAX_RECORDS = 1 << 14  # of tensors, constants, instructions each
@@ -163,12 +163,17 @@ def _header_and_body(program: Program) -> tuple[Bytes, ...]:
     words = np.array([*tensors, *constants, *program.inputs, *program.outputs, *instructions], "<i8").tobytes()
     text = _text(program)
     counts = tuple(len(part) for part in (program.tensors, program.constants, program.inputs, program.outputs, instructions))
-    since = max((needed_minor(i.definition, dict(zip(i.definition.attrs, i.attrs, strict=True))) for i in program.instructions), default=0)
+    since = max((_needed_minor(program, instruction) for instruction in program.instructions), default=0)
     header = _Header(MINOR, since, 0, program.arena_bytes, bytes(32), counts, len(text), program.blob.nbytes)
     body = (words, text, bytes(header.blob_start - header.text_end), np.ascontiguousarray(program.blob).data)
     header = replace(header, file_bytes=HEADER_BYTES + sum(len(piece) for piece in body))
     _check_limits(header)
     return replace(header, digest=_digest(header.packed(), *body)).packed(), *body
+
+
+def _needed_minor(program: Program, instruction: Instruction) -> int:
+    encodings = (program.constants[number].type.encoding for number in instruction.constants if number >= 0)
+    return needed_minor(instruction.definition, instruction.attributes(), encodings)
 
 
 def _text(program: Program) -> bytes:

@@ -18,7 +18,7 @@ import numpy as np
 from edge.errors import ModelError
 from edge.op_check import check
 from edge.ops import NO_ACTIVATION, OPS, ConstantType, OpCall, OpDef, OpError
-from edge.tensors import Encoding, TensorType
+from edge.tensors import NARROW, Encoding, TensorType
 
 Array = np.ndarray
 
@@ -28,6 +28,7 @@ _ENCODINGS = {
     np.dtype(np.int32): Encoding.INT32,
     np.dtype(np.bool_): Encoding.BITS,
 }
+_NARROW = {encoding.bits: encoding for encoding in NARROW}
 
 
 def constant_type(array: Array) -> ConstantType:
@@ -37,12 +38,19 @@ def constant_type(array: Array) -> ConstantType:
     return ConstantType(_ENCODINGS[array.dtype], tuple(array.shape))
 
 
+def narrowed(filters: ConstantType, bits: int) -> ConstantType:
+    """An int8 filter as one of `bits` bits."""
+    if filters.encoding is not Encoding.INT8 or bits not in _NARROW:
+        raise OpError(f"a filter of {filters.encoding.name.lower()} is not stored in {bits} bits")
+    return ConstantType(_NARROW[bits], filters.shape)
+
+
 @dataclass(frozen=True)
 class Node:
     """One application of an operation.
 
     `output` names the tensor it gives and `signs` its second one, "" where there is none; `layers` names the source layers it stands for,
-    first to last, for reports and traces.
+    first to last, for reports and traces. An int8 filter whose values fit is stored in `filter_bits` bits, 4 or 2 (0: in 8).
     """
 
     op: str
@@ -52,6 +60,7 @@ class Node:
     constants: Mapping[str, Array] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
     signs: str = ""
+    filter_bits: int = 0
 
     @property
     def definition(self) -> OpDef:
@@ -82,6 +91,8 @@ class Graph:
     def call(self, node: Node) -> OpCall:
         """The node as an application of its operation."""
         constants = {role: constant_type(array) for role, array in node.constants.items()}
+        if node.filter_bits:
+            constants["filter"] = narrowed(constants["filter"], node.filter_bits)
         return OpCall(tuple(self.types[name] for name in node.inputs), constants, node.attrs)
 
     def producer(self, tensor: str) -> Node | None:
@@ -129,7 +140,7 @@ class Graph:
     def _line(self, node: Node) -> str:
         neutral = {**NO_ACTIVATION, "pad_ones": 0, "groups": 1, "dilation_h": 1, "dilation_w": 1}
         attrs = [f"{key}={value:g}" for key, value in node.attrs.items() if neutral.get(key) != value]
-        constants = [f"{role}:{constant_type(a).encoding.name.lower()}" for role, a in node.constants.items()]
+        constants = [f"{role}:{kind.encoding.name.lower()}" for role, kind in self.call(node).constants.items()]
         words = " ".join([*node.inputs, *constants, *attrs])
         outputs = ", ".join(f"{name}: {self.types[name]}" for name in node.outputs)
         return f"{outputs} = {node.op} {words}"

@@ -13,6 +13,9 @@ load, filled up with zeros.
     float32     int8     int8 lanes                                    1 value
     float32     bits     1 bit a lane: 1, 2, 3 or 4 bytes              1 value
 
+int4 and int2 lie as int8 does, but 2 or 4 neighbouring positions share bytes (`edge.kernels.narrowpack`), the first in the lowest bits; a
+segment is filled up with zeros to whole bytes.
+
 A segment is what lies contiguously in the image: a whole filter row (kw * pixel bytes) where columns are not dilated and there is one
 group, else one tap. Packed pixels take 8, 16, 32 or 64 * n bits there as they do in the image (`edge.tensors`), so a row of three
 16-channel taps is 48 bits in one word. With groups, each group has its own blocks.
@@ -31,9 +34,9 @@ from typing import Any
 
 import numpy as np
 
-from edge.kernels import bitpack
+from edge.kernels import bitpack, narrowpack
 from edge.ops import ConstantType, OpCall
-from edge.tensors import Encoding, pixel_bytes
+from edge.tensors import NARROW, Encoding, pixel_bytes
 
 BLOCK = 32  # output channels
 
@@ -56,6 +59,7 @@ class FilterLayout:
     positions: int
     per_position: int  # values of a segment in one position
     lane_bits: int
+    share: int = 1  # positions that share bytes
 
     @property
     def rest(self) -> int:
@@ -81,7 +85,12 @@ class FilterLayout:
 
     def block_bytes(self, width: int) -> int:
         """Bytes of a block of `width` lanes."""
-        return self.segments * self.positions * width * self.lane_bits // 8
+        return self.segments * self.loads * width * self.lane_bits // 8
+
+    @property
+    def loads(self) -> int:
+        """Rows of lanes in a segment: a position each, or those that share bytes."""
+        return math.ceil(self.positions / self.share)
 
 
 def filter_layout(op: str, call: OpCall) -> FilterLayout:
@@ -99,9 +108,11 @@ def filter_layout(op: str, call: OpCall) -> FilterLayout:
         (Encoding.FLOAT32, Encoding.BITS): (1, 1),
         (Encoding.UINT8, Encoding.BITS): (4, 4),
         (Encoding.INT8, Encoding.BITS): (4, 4),
-    }.get((source, stored), (4, 32))
-    positions = math.ceil(taps * pixel / per_position)
-    return FilterLayout(groups, channels_out // groups, segments, taps, pixel, positions, per_position, lane_bits)
+    }.get((source, Encoding.INT8 if stored in NARROW else stored), (4, 32))
+    positions, share = math.ceil(taps * pixel / per_position), 8 // stored.bits if stored in NARROW else 1
+    if source is not Encoding.FLOAT32:  # of numbers, anything times 0 is 0: kernels take the positions behind a segment too
+        positions = share * math.ceil(positions / share)
+    return FilterLayout(groups, channels_out // groups, segments, taps, pixel, positions, per_position, lane_bits, share)
 
 
 def constant_bytes(op: str, role: str, call: OpCall) -> int:
@@ -158,10 +169,13 @@ def _pack_filter(layout: FilterLayout, array: np.ndarray) -> bytes:
 def _pack_block(layout: FilterLayout, block: np.ndarray, width: int) -> bytes:
     """(o, segments, taps, depth) to [segment][position][lane]."""
     outputs, segments, taps, depth = block.shape
-    padded = np.zeros((width, segments, layout.positions * layout.per_position), block.dtype)
+    padded = np.zeros((width, segments, layout.loads * layout.share * layout.per_position), block.dtype)
     rows = np.zeros((outputs, segments, taps, layout.pixel), block.dtype)
     rows[..., :depth] = block
     padded[:outputs, :, : taps * layout.pixel] = rows.reshape(outputs, segments, -1)
+    if layout.share > 1:
+        fields = padded.reshape(width, segments, layout.loads, layout.share, layout.per_position).transpose(1, 2, 0, 4, 3)
+        return narrowpack.pack(fields, 8 // layout.share).tobytes()
     split = padded.reshape(width, segments, layout.positions, layout.per_position).transpose(1, 2, 0, 3)
     if block.dtype != np.bool_:
         return np.ascontiguousarray(split).astype(block.dtype.newbyteorder("<"), copy=False).tobytes()
@@ -182,8 +196,11 @@ def _unpack_filter(layout: FilterLayout, constant: ConstantType, raw: np.ndarray
 
 def _unpack_block(layout: FilterLayout, constant: ConstantType, raw: np.ndarray, width: int) -> np.ndarray:
     """[segment][position][lane] to (lanes, segments, taps, depth)."""
-    shape = (layout.segments, layout.positions, width, layout.per_position)
-    if constant.encoding is not Encoding.BITS:
+    shape = (layout.segments, layout.loads, width, layout.per_position)
+    if layout.share > 1:
+        fields = narrowpack.unpack(raw.reshape(shape), 8 // layout.share)
+        split = fields.transpose(0, 1, 4, 2, 3).reshape(layout.segments, -1, width, layout.per_position)
+    elif constant.encoding is not Encoding.BITS:
         split = _values(raw, constant.encoding).reshape(shape)
     else:
         split = bitpack.unpack(raw.reshape(*shape[:2], -1), width * layout.per_position).reshape(shape)

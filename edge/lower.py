@@ -13,7 +13,7 @@ import numpy as np
 
 from edge import arena
 from edge.errors import ModelError
-from edge.graph import Graph, Node, constant_type
+from edge.graph import Graph, Node
 from edge.layout import pack_constant
 from edge.memory import aligned
 from edge.ops import ConstantType, OpCall, OpDef
@@ -142,7 +142,7 @@ def _constant(op: OpDef, role: str, call: OpCall, node: Node, store: _ConstantSt
     array = node.constants[role]
     if array.dtype == np.float32 and not np.isfinite(array).all():
         raise ModelError(f"layer {'+'.join(node.layers) or node.output!r}: its {role} holds values that are not finite; train it again")
-    return store.number(constant_type(array), pack_constant(op.name, role, call, array))
+    return store.number(call.constants[role], pack_constant(op.name, role, call, array))
 
 
 # -- the arena -----------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from edge.ops import BITS, F32, I8, I32, MAX_ATTRIBUTE, MAX_ELEMENTS, U8, Activation, OpCall, OpDef, need
-from edge.tensors import TensorType
+from edge.tensors import NARROW, TensorType
 
 KEEPS_QUANTIZATION = frozenset(
     ("max_pool2d", "average_pool2d", "reshape", "pad2d", "concat", "slice", "resize_nearest", "transpose", "depth_to_space")
@@ -60,7 +60,7 @@ def check_tensor(tensor: TensorType) -> None:
     halo = (tensor.halo.top, tensor.halo.bottom, tensor.halo.left, tensor.halo.right)
     need(min(halo) >= 0 and max(halo) <= MAX_ATTRIBUTE, f"halo {halo} is out of range")
     need(max(tensor.shape) <= MAX_ELEMENTS and tensor.nbytes <= MAX_ELEMENTS, f"a tensor of {tensor.shape} is too large")
-    need(tensor.encoding is not I32, "int32 is for constants")
+    need(tensor.encoding not in (I32, *NARROW), f"{tensor.encoding.name.lower()} is for constants")
     need(math.isfinite(tensor.scale) and 1e-30 < tensor.scale < 1e30, f"scale {tensor.scale} is out of range")
     low, high = {I8: (-128, 127), U8: (0, 255)}.get(tensor.encoding, (0, 0))
     need(low <= tensor.zero_point <= high, f"zero point {tensor.zero_point} is out of range")

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from edge import op_shapes
@@ -46,7 +46,7 @@ from edge.op_call import ConstantType as ConstantType
 from edge.op_call import OpCall as OpCall
 from edge.op_call import OpError as OpError
 from edge.op_call import need as need
-from edge.tensors import NO_HALO, Encoding, Halo, hwc
+from edge.tensors import NARROW, NO_HALO, Encoding, Halo, hwc
 
 
 class Activation(enum.IntEnum):
@@ -248,7 +248,8 @@ _FLOAT_FILTERS = {(F32, F32, F32), (F32, I8, F32), (F32, BITS, F32)}
 _INT8_FILTERS = {(I8, I8, I8), (I8, I8, F32), (I8, I8, BITS), (U8, I8, F32), (U8, I8, BITS), (U8, I8, I8)}
 _SIGN_FILTERS = {(source, BITS, output) for source in (I8, U8) for output in (I8, F32, BITS)}
 _PACKED = {(BITS, BITS, F32), (BITS, BITS, BITS), (BITS, BITS, I8)}
-_CONV_SIGNATURES = frozenset(_FLOAT_FILTERS | _INT8_FILTERS | _SIGN_FILTERS | _PACKED)
+_NARROW_FILTERS = {(source, few, output) for source, stored, output in _FLOAT_FILTERS | _INT8_FILTERS if stored is I8 for few in NARROW}
+_CONV_SIGNATURES = frozenset(_FLOAT_FILTERS | _INT8_FILTERS | _NARROW_FILTERS | _SIGN_FILTERS | _PACKED)
 _RESIDUAL_SIGNATURES = frozenset((source, stored, output) for source, stored, _ in _CONV_SIGNATURES for output in (F32, BITS))
 _DEPTHWISE_SIGNATURES = frozenset(_FLOAT_FILTERS | _PACKED | {(I8, I8, I8), (I8, I8, F32), (U8, I8, F32), (U8, I8, I8)})
 
@@ -378,6 +379,7 @@ BY_NUMBER: Mapping[int, OpDef] = {op.number: op for op in _TABLE}
 NO_ACTIVATION: Mapping[str, int | float] = {"activation": int(Activation.NONE), "alpha": 0.0, "limit": math.inf}
 
 
-def needed_minor(op: OpDef, attrs: Mapping[str, int | float]) -> int:
-    """The minor version of the file format that knows an operation with these attributes first."""
-    return max(op.since, 2 if attrs.get("activation", 0) >= _FIRST_OF_MINOR_2 else 0)
+def needed_minor(op: OpDef, attrs: Mapping[str, int | float], encodings: Iterable[Encoding] = ()) -> int:
+    """The minor version of the file format that knows an operation with these attributes and encodings of constants first."""
+    narrow = any(encoding in NARROW for encoding in encodings)
+    return max(op.since, 2 if attrs.get("activation", 0) >= _FIRST_OF_MINOR_2 else 0, 3 if narrow else 0)

@@ -30,11 +30,16 @@ class Encoding(enum.IntEnum):
     INT8 = 3
     BITS = 4
     INT32 = 5  # constants only: thresholds, biases
+    INT4 = 6  # filters only: -8..7
+    INT2 = 7  # filters only: -2..1
 
     @property
     def bits(self) -> int:
         """Bits of one value."""
-        return {Encoding.FLOAT32: 32, Encoding.INT32: 32, Encoding.BITS: 1}.get(self, 8)
+        return {Encoding.FLOAT32: 32, Encoding.INT32: 32, Encoding.BITS: 1, Encoding.INT4: 4, Encoding.INT2: 2}.get(self, 8)
+
+
+NARROW = (Encoding.INT4, Encoding.INT2)  # filters that graphs hold as int8
 
 
 @dataclass(frozen=True)

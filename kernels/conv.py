@@ -34,11 +34,18 @@ _KINDS = {
     (Encoding.FLOAT32, Encoding.FLOAT32): "f32f32",
     (Encoding.FLOAT32, Encoding.INT8): "f32i8",
     (Encoding.FLOAT32, Encoding.BITS): "f32bits",
+    (Encoding.UINT8, Encoding.INT4): "u8i4",
+    (Encoding.INT8, Encoding.INT4): "i8i4",
+    (Encoding.FLOAT32, Encoding.INT4): "f32i4",
+    (Encoding.UINT8, Encoding.INT2): "u8i2",
+    (Encoding.INT8, Encoding.INT2): "i8i2",
+    (Encoding.FLOAT32, Encoding.INT2): "f32i2",
 }
 NEVER = np.iinfo(np.int32).max  # differing bits that no pixel has
 
 # Filters narrower than what their tile multiplies, and the kind of that tile.
 SPREAD = {"f32bits": "f32f32", "f32i8": "f32f32", "i8bits": "i8i8", "u8bits": "u8i8"}
+SPREAD |= {"f32i4": "f32f32", "f32i2": "f32f32", "i8i4": "i8i8", "i8i2": "i8i8", "u8i4": "u8i8", "u8i2": "u8i8"}
 _SPREAD_PIXELS = 16  # that a block of filters meets: of fewer, spreading it in registers costs less
 _SPREAD_BYTES = 1 << 18  # of a block that is spread; more leaves the caches, and memory to what filters of one bit are chosen to spare
 
@@ -234,9 +241,9 @@ def _accepts(low: Lowering) -> bool:
 
 def spread_bytes(low: Lowering, layout: FilterLayout, kind: str) -> int:
     """Bytes of a block of filters to be spread before its tiles run; 0 where tiles spread them in registers, position by position."""
-    if kind not in SPREAD or gathers(kind, low.machine):  # which have a faster way for signs
+    if kind not in SPREAD or (kind.endswith("bits") and gathers(kind, low.machine)):  # which have a faster way for signs
         return 0
-    nbytes = 4 * min(BLOCK, lanes(layout.channels_out)[0]) * layout.segments * layout.positions
+    nbytes = 4 * min(BLOCK, lanes(layout.channels_out)[0]) * (layout.segments * layout.positions + layout.share - 1)
     pixels = low.output.height * low.output.width
     return nbytes if pixels >= _SPREAD_PIXELS and nbytes <= _SPREAD_BYTES else 0
 

@@ -11,7 +11,7 @@ from typing import Any
 from edge.kernels.build import KernelFunction, inlined, repeated
 from edge.kernels.epilogue import RESIDUAL, Epilogue, epilogue
 from edge.kernels.isa import Machine
-from edge.kernels.shapes import ConvVariant, TileShape, keeps_registers, sub_lanes
+from edge.kernels.shapes import ConvVariant, TileShape, keeps_registers, lane_bits, sub_lanes
 from edge.kernels.simd import memory, stack
 from edge.kernels.spread import spread_block
 from edge.kernels.tile import tile
@@ -102,7 +102,7 @@ def _row(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
     store = epilogue(_epilogue(variant), sub)
     octets, words = memory("u8"), memory("i64")
     accumulators = stack(4 * pixels * sub)
-    sub_bytes = sub * {"bits": 64, "f32i8": 8, "f32bits": 1, "u8bits": 4, "i8bits": 4}.get(variant.kind, 32) // 8
+    sub_bytes = sub * lane_bits(variant.kind) // 8
     tabled = not variant.kind.startswith("f32")
     after = variant.residual
     added, with_signs = bool(after and after.added), bool(after and after.packed)

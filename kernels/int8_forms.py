@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from edge.kernels.isa import Machine
 
-INT8_KINDS = ("u8i8", "i8i8", "u8bits", "i8bits")  # of tiles: the input, then the filter
+INT8_KINDS = ("u8i8", "i8i8", "u8bits", "i8bits", "u8i4", "i8i4", "u8i2", "i8i2")  # of tiles: the input, then the filter
 DOTS, SIGNED, HALVES, PAIRS, LONGS, FLIPS, WIDENING = "dots", "signed", "halves", "pairs", "longs", "flips", "widening"
 
 

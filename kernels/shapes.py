@@ -74,6 +74,19 @@ class TileShape:
     masked: bool = False  # the last position of a segment holds bits beyond the segment
 
 
+_LANE_BITS = {"bits": 64, "u8bits": 4, "i8bits": 4, "f32i8": 8, "f32i4": 8, "f32i2": 8, "f32bits": 1}
+
+
+def lane_bits(kind: str) -> int:
+    """Bits that the filter of a tile has for a lane of a position, or of the positions that share them."""
+    return _LANE_BITS.get(kind, 32)
+
+
+def sharing(kind: str) -> int:
+    """How many positions share the bytes of a filter."""
+    return {"i4": 2, "i2": 4}.get(kind[-2:], 1)
+
+
 def vector_lanes(kind: str, machine: Machine, lanes: int) -> int:
     """Lanes of one accumulator vector: what a register holds, and a divisor of `lanes`."""
     register = machine.isa.vector_bytes // (8 if kind == "bits" else 4)

@@ -14,6 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from edge.kernels.shapes import lane_bits, sharing
 from edge.kernels.simd import INDEX, splat
 from edge.kernels.tile import stored_filters
 from edge.kernels.tile_window import load_window, variable
@@ -46,8 +47,11 @@ def spread_block(kind: str, lanes: int, masked: bool) -> Any:
 
 
 def _write(builder: ir.IRBuilder, kind: str, lanes: int, masked: bool, filters: ir.Value, out: ir.Value, window: ir.Value) -> None:
-    """The loop over segments, and over the positions of each; the last apart where it is masked."""
-    read, lane_bits = stored_filters(kind)
+    """The loop over segments, and over the positions of each; the last apart where it is masked.
+
+    Where positions share bytes, those behind the end of a segment are overwritten by the next one, or lie behind the block.
+    """
+    read, bits, share = stored_filters(kind), lane_bits(kind), sharing(kind)
     width = 16 if lanes % 16 == 0 else 8
     values = load_window(builder, filters, window)
     source, target = variable(builder, filters), variable(builder, out)
@@ -55,20 +59,24 @@ def _write(builder: ir.IRBuilder, kind: str, lanes: int, masked: bool, filters: 
     def position(mask: ir.Value | None = None) -> None:
         here, there = builder.load(source), builder.load(target)
         for first in range(0, lanes, width):
-            vector = read(builder, builder.gep(here, [INDEX(first * lane_bits // 8)]), width)
-            if mask is not None:
-                vector = builder.and_(vector, mask)
-            to = builder.gep(there, [INDEX(first * _LANE_BYTES)])
-            builder.store(vector, builder.bitcast(to, vector.type.as_pointer()), align=1)
-        builder.store(builder.gep(here, [INDEX(lanes * lane_bits // 8)]), source)
-        builder.store(builder.gep(there, [INDEX(lanes * _LANE_BYTES)]), target)
+            for i, vector in enumerate(read(builder, builder.gep(here, [INDEX(first * bits // 8)]), width)):
+                if mask is not None:
+                    vector = builder.and_(vector, mask)
+                to = builder.gep(there, [INDEX((i * lanes + first) * _LANE_BYTES)])
+                builder.store(vector, builder.bitcast(to, vector.type.as_pointer()), align=1)
+        builder.store(builder.gep(here, [INDEX(lanes * bits // 8)]), source)
+        builder.store(builder.gep(there, [INDEX(share * lanes * _LANE_BYTES)]), target)
 
     unmasked = builder.sub(values.positions, INDEX(1)) if masked else values.positions
+    loads = builder.udiv(builder.add(unmasked, INDEX(share - 1)), INDEX(share))
+    segment_bytes = builder.mul(values.positions, INDEX(lanes * _LANE_BYTES))
     with cgutils.for_range(builder, builder.mul(values.rows, values.columns), intp=I64):
-        with cgutils.for_range(builder, unmasked, intp=I64):
+        behind = builder.gep(builder.load(target), [segment_bytes])
+        with cgutils.for_range(builder, loads, intp=I64):
             position()
         if masked:
             position(_bytes_of(builder, values.mask, width))
+        builder.store(behind, target)
 
 
 def _bytes_of(builder: ir.IRBuilder, mask: ir.Value, width: int) -> ir.Value:

@@ -8,10 +8,13 @@ number of positions; a position is one scalar of every pixel (a 64-bit word, 4 b
     bits      64 signs        64 signs         acc += popcount(x xor w)                 counts the products that are -1
     u8i8      4 bytes         4 int8           acc += x0*w0 + x1*w1 + x2*w2 + x3*w3     x unsigned
     i8i8      4 bytes         4 int8           the same, x signed
+    u8i4 u8i2 4 bytes         4 int4, 4 int2   the same, w -8..7 or -2..1
+    i8i4 i8i2 4 bytes         4 int4, 4 int2   the same, x signed
     u8bits    4 bytes         4 signs          the same, w = -1 or +1
     i8bits    4 bytes         4 signs          the same, x signed
     f32f32    float           float            acc = fma(x, w, acc)
     f32i8     float           int8             acc = fma(x, float(w), acc)
+    f32i4     float           int4             acc = fma(x, float(w), acc), and f32i2
     f32bits   float           1 bit            acc = fma(x, -1 or +1, acc)
 
 What a tile of bytes adds to x, the caller takes off (`edge.kernels.int8_forms`). Products of floats are summed one after the other in the
@@ -22,7 +25,7 @@ Accumulators stay in registers over the whole window.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +37,8 @@ from numba.extending import intrinsic
 from edge.kernels import tile_int8
 from edge.kernels.int8_forms import INT8_KINDS, gathers
 from edge.kernels.isa import Machine
-from edge.kernels.shapes import TileShape, counts_bytes, vector_lanes
+from edge.kernels.narrow import Load, load_floats
+from edge.kernels.shapes import TileShape, counts_bytes, lane_bits, sharing, vector_lanes
 from edge.kernels.simd import INDEX, address, splat
 from edge.kernels.tile_bits import CountingTile, narrow
 from edge.kernels.tile_gathered import GatheredTile
@@ -50,7 +54,7 @@ class Step:
     scalar: ir.Type
     lane_bits: int
     accumulator: ir.Type
-    filters: Callable[[Any, ir.Value, int], Any]  # (builder, pointer, lanes) -> filters of a position, as `multiply` takes them
+    filters: Load  # as `multiply` takes them
     spread: Callable[[Any, ir.Value, int, Any], Any]  # (builder, scalar, lanes, once) -> a pixel, as `multiply` takes it
     multiply: Callable[[Any, ir.Value, Any, Any], ir.Value]  # (builder, acc, x, w) -> acc
     once: Callable[[Any, int], ir.Value | None] = lambda builder, lanes: None  # (builder, lanes) -> what `spread` is given
@@ -113,25 +117,25 @@ def has_fma(machine: Machine) -> bool:
 def step(kind: str, machine: Machine) -> Step:
     """The arithmetic of a tile on a machine."""
     if kind == "bits":
-        return Step(I64, 64, I64, _load(I64), _spread, _count_differences)
+        return Step(I64, 64, I64, _single(_load(I64)), _spread, _count_differences)
     if kind in INT8_KINDS:
         dot = tile_int8.dot(kind, machine)
-        return Step(dot.scalar, 4 if kind.endswith("bits") else 32, I32, dot.filters, dot.spread, dot.multiply, dot.once)
+        return Step(dot.scalar, lane_bits(kind), I32, dot.filters, dot.spread, dot.multiply, dot.once)
     multiply = _fused if has_fma(machine) else _separate
-    filters, lane_bits = stored_filters(kind)
-    return Step(F32, lane_bits, F32, filters, _spread, multiply)
+    return Step(F32, lane_bits(kind), F32, stored_filters(kind), _spread, multiply)
 
 
-def stored_filters(kind: str) -> tuple[Callable[[ir.IRBuilder, ir.Value, int], ir.Value], int]:
-    """(builder, pointer, lanes) -> filters of a position as float32 or as 4 int8 a lane, and the bits of a lane as stored; not of bits by
-    bits."""
-    return {
-        "f32f32": (_load(F32), 32),
-        "f32i8": (_load_int8_as_float, 8),
-        "f32bits": (_load_signs, 1),
-        "u8bits": (tile_int8.load_signs, 4),
-        "i8bits": (tile_int8.load_signs, 4),
-    }[kind]
+def stored_filters(kind: str) -> Load:
+    """Loads filters as float32 or as 4 int8 a lane, of a position or of those that share bytes; not of bits by bits."""
+    if kind in INT8_KINDS:
+        return tile_int8.quads(kind)
+    if kind in ("f32i4", "f32i2"):
+        return load_floats(int(kind[-1]))
+    return _single({"f32f32": _load(F32), "f32i8": _load_int8_as_float, "f32bits": _load_signs}[kind])
+
+
+def _single(load: Callable[[ir.IRBuilder, ir.Value, int], ir.Value]) -> Load:
+    return lambda builder, pointer, lanes: [load(builder, pointer, lanes)]
 
 
 @functools.cache
@@ -171,7 +175,7 @@ class _Tile:
         self, shape: TileShape, machine: Machine, builder: ir.IRBuilder, x: ir.Value, filters: ir.Value, out: ir.Value, window: ir.Value
     ) -> None:
         self.shape, self.builder, self.filters, self.out = shape, builder, filters, out
-        self.step = step(shape.kind, machine)
+        self.step, self.share = step(shape.kind, machine), sharing(shape.kind)
         self.width = vector_lanes(shape.kind, machine, shape.lanes)
         self.count = shape.lanes // self.width
         self.window = load_window(builder, x, window)
@@ -187,19 +191,42 @@ class _Tile:
             offset = builder.add(builder.mul(row.index, window.row_step), builder.mul(column.index, window.column_step))
             start = builder.gep(window.x, [offset])
             unmasked = builder.sub(window.positions, INDEX(1)) if self.shape.masked else window.positions
-            with cgutils.for_range(builder, unmasked, intp=I64) as position:
-                self._position(start, position.index, cursor)
+            with cgutils.for_range(builder, builder.udiv(unmasked, INDEX(self.share)), intp=I64) as position:
+                self._positions(start, position.index, cursor)
             if self.shape.masked:  # apart, so that no other position pays for the mask
-                self._position(start, unmasked, cursor, window.mask)
+                self._positions(start, unmasked, cursor, window.mask)
+            if self.share > 1 and self.step.scalar == F32:  # what lies behind a segment may be no number: not even 0 times that is 0
+                self._rest(start, cursor)
         self._store()
 
-    def _position(self, start: ir.Value, position: ir.Value, cursor: ir.Value, mask: ir.Value | None = None) -> None:
-        """One position of every pixel against `count` vectors of filters."""
+    def _positions(self, start: ir.Value, index: ir.Value, cursor: ir.Value, mask: ir.Value | None = None) -> None:
+        """The positions that share bytes, one in most kinds, number `index`."""
+        first = self.builder.mul(index, INDEX(self.share))
+        for i, filters in enumerate(self._filters(cursor)):
+            self._position(start, self.builder.add(first, INDEX(i)), filters, mask)
+
+    def _rest(self, start: ir.Value, cursor: ir.Value) -> None:
+        """The last positions of a segment, fewer than share bytes."""
+        builder, positions = self.builder, self.window.positions
+        rest = builder.urem(positions, INDEX(self.share))
+        with builder.if_then(builder.icmp_unsigned("!=", rest, INDEX(0))):
+            first = builder.sub(positions, rest)
+            for i, filters in enumerate(self._filters(cursor)[:-1]):
+                with builder.if_then(builder.icmp_unsigned(">", rest, INDEX(i))):
+                    self._position(start, builder.add(first, INDEX(i)), filters)
+
+    def _filters(self, cursor: ir.Value) -> list[tuple[Any, ...]]:
+        """For each position that shares the bytes at the cursor, `count` vectors of filters; the cursor moves on."""
         builder, step = self.builder, self.step
         vector_bytes = self.width * step.lane_bits // 8
         pointer = builder.load(cursor)
         builder.store(builder.gep(pointer, [INDEX(self.shape.row_lanes * step.lane_bits // 8)]), cursor)
-        filters = [step.filters(builder, builder.gep(pointer, [INDEX(vector_bytes * j)]), self.width) for j in range(self.count)]
+        found = [step.filters(builder, builder.gep(pointer, [INDEX(vector_bytes * j)]), self.width) for j in range(self.count)]
+        return list(zip(*found, strict=True))
+
+    def _position(self, start: ir.Value, position: ir.Value, filters: Sequence[Any], mask: ir.Value | None = None) -> None:
+        """One position of every pixel against `count` vectors of filters."""
+        builder, step = self.builder, self.step
         scalar_bytes = 8 if step.scalar == I64 else 4
         base = builder.gep(start, [builder.mul(position, INDEX(scalar_bytes))])
         for pixel in range(self.shape.pixels):

@@ -27,9 +27,9 @@ from numba.core import cgutils
 
 from edge.kernels.int8_forms import FLIPS, HALVES, LONGS, PAIRS, added, way
 from edge.kernels.isa import Machine
-from edge.kernels.shapes import TileShape, gathered_vectors, vector_lanes
+from edge.kernels.shapes import TileShape, gathered_vectors, lane_bits, sharing, vector_lanes
 from edge.kernels.simd import INDEX, address, machine_intrinsic, splat
-from edge.kernels.tile_int8 import add_neighbours, load_minus, load_quads, load_signs
+from edge.kernels.tile_int8 import add_neighbours, load_minus, load_signs, quads
 from edge.kernels.tile_window import least, load_window, variable
 
 NARROW_POSITIONS = 64  # of the buffer where accumulators have 16 bits, which hold 64 * 2 * 255
@@ -48,7 +48,7 @@ class Way:
     copies: int
     prepare: Callable[[ir.IRBuilder, ir.Value], Vectors]  # 4-byte positions -> the parts of their entries, not repeated
     spread: Callable[[ir.IRBuilder, ir.Value, int], ir.Value]  # (.., pointer to an entry, lanes) -> what `multiply` takes
-    filters: Callable[[ir.IRBuilder, ir.Value, int], Vectors]  # (.., pointer, lanes) -> as many as `multiply` takes
+    filters: Callable[[ir.IRBuilder, ir.Value, int], list[Vectors]]  # (.., pointer, lanes) -> by position, as many as `multiply` takes
     accumulator: Callable[[int], ir.VectorType]  # of so many lanes
     multiply: Callable[[ir.IRBuilder, ir.Value, Vectors, Vectors], ir.Value]  # (.., acc, parts of x, w) -> acc
     total: Callable[[ir.IRBuilder, ir.Value], ir.Value]  # acc -> int32 lanes
@@ -101,10 +101,15 @@ def _repeated(kind: ir.Type, per_lane: int) -> Callable[[ir.IRBuilder, ir.Value,
 # -- aarch64: longs and flips --------------------------------------------------------------------------------------------------
 
 
-def _quads_of_two(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> Vectors:
-    """The filters of two lanes in each vector."""
-    step = [builder.gep(pointer, [INDEX(8 * i)]) for i in range(lanes // 2)]
-    return [load_quads(builder, start, 2) for start in step]
+def _quads_of_two(kind: str) -> Callable[[ir.IRBuilder, ir.Value, int], list[Vectors]]:
+    """Loads the filters of two lanes into each vector."""
+    load = quads(kind)
+
+    def load_all(builder: ir.IRBuilder, pointer: ir.Value, lanes: int) -> list[Vectors]:
+        found = [load(builder, builder.gep(pointer, [INDEX(8 * i)]), 2) for i in range(lanes // 2)]
+        return [list(vectors) for vectors in zip(*found, strict=True)]
+
+    return load_all
 
 
 def _loaded(count: int) -> Callable[[ir.IRBuilder, ir.Value, int], ir.Value]:
@@ -150,7 +155,6 @@ def _flip(amount: int) -> Callable[[ir.IRBuilder, ir.Value], Vectors]:
 
 
 def _way(kind: str, machine: Machine) -> Way:
-    packed = kind.endswith("bits")
     chosen, prepare = way(kind, machine), _flip(added(kind, machine))
     if chosen == PAIRS:
         ones = lambda builder, acc: _madd(builder, acc, _constant(acc.type, 1))  # noqa: E731
@@ -160,20 +164,20 @@ def _way(kind: str, machine: Machine) -> Way:
         load = _as_list(lambda b, p, lanes: b.sext(load_minus(b, p, lanes), ir.VectorType(_I8, 4 * lanes)))
         return Way(1, 4, prepare, _loaded(16), load, lambda lanes: ir.VectorType(_I16, 2 * lanes), _add_flips, _total_flips)
     if chosen == LONGS:
-        return Way(1, 2, prepare, _loaded(8), _quads_of_two, lambda lanes: ir.VectorType(_I32, 2 * lanes), _add_longs, add_neighbours)
+        return Way(1, 2, prepare, _loaded(8), _quads_of_two(kind), lambda lanes: ir.VectorType(_I32, 2 * lanes), _add_longs, add_neighbours)
     assert chosen == HALVES
-    quads = load_signs if packed else load_quads
+    load_quads = quads(kind)
     return Way(
         2, 1,
         lambda builder, positions: _halve(builder, positions, signed=kind.startswith("i8")),
         _repeated(_I16, 2),
-        lambda builder, pointer, lanes: _halve(builder, quads(builder, pointer, lanes), signed=True),
+        lambda builder, pointer, lanes: [_halve(builder, found, signed=True) for found in load_quads(builder, pointer, lanes)],
         lambda lanes: ir.VectorType(_I32, lanes), _add_halves, lambda builder, acc: acc,
     )  # fmt: skip
 
 
-def _as_list(load: Callable[[ir.IRBuilder, ir.Value, int], ir.Value]) -> Callable[[ir.IRBuilder, ir.Value, int], Vectors]:
-    return lambda builder, pointer, lanes: [load(builder, pointer, lanes)]
+def _as_list(load: Callable[[ir.IRBuilder, ir.Value, int], ir.Value]) -> Callable[[ir.IRBuilder, ir.Value, int], list[Vectors]]:
+    return lambda builder, pointer, lanes: [[load(builder, pointer, lanes)]]
 
 
 # -- the tile ------------------------------------------------------------------------------------------------------------------
@@ -189,7 +193,8 @@ class GatheredTile:
         self.way = _way(shape.kind, machine)
         self.width = vector_lanes(shape.kind, machine, shape.lanes)
         self.group = gathered_vectors(shape.lanes // self.width)
-        self.stride = shape.row_lanes * (4 if shape.kind.endswith("bits") else 32) // 8  # bytes of a position of filters
+        self.stride = shape.row_lanes * lane_bits(shape.kind) // 8  # bytes of the filters of a position, or of those that share them
+        self.share = sharing(shape.kind)
         self.window = load_window(builder, x, window)
         self.entry_bytes = 4 * self.way.copies
         self.most = NARROW_POSITIONS if self.way.accumulator(1).element == _I16 else WIDE_POSITIONS
@@ -210,7 +215,7 @@ class GatheredTile:
             self._gather(count)
             self._multiply(count)
             filters = builder.load(self.filters)
-            builder.store(builder.gep(filters, [builder.mul(count, INDEX(self.stride))]), self.filters)
+            builder.store(builder.gep(filters, [builder.mul(self._loads(count), INDEX(self.stride))]), self.filters)
 
     def _clear(self) -> None:
         """Sums of zero in memory."""
@@ -290,14 +295,20 @@ class GatheredTile:
         zero = _constant(way.accumulator(self.width), 0)
         slots = [[variable(builder, zero) for _ in range(self.group)] for _ in range(self.shape.pixels)]
         vector_bytes = self.stride * self.width // self.shape.row_lanes
-        with cgutils.for_range(builder, count, intp=INDEX) as loop:
+        with cgutils.for_range(builder, self._loads(count), intp=INDEX) as loop:
             pointer = builder.gep(filters, [builder.mul(loop.index, INDEX(self.stride))])
             w = [way.filters(builder, builder.gep(pointer, [INDEX(vector_bytes * j)]), self.width) for j in range(self.group)]
-            for pixel, accumulators in enumerate(slots):
-                x = [way.spread(builder, self._entry(pixel, part, loop.index), self.width) for part in range(way.parts)]
-                for slot, vector in zip(accumulators, w, strict=True):
-                    builder.store(way.multiply(builder, builder.load(slot), x, vector), slot)
+            for i, of_position in enumerate(zip(*w, strict=True)):
+                position = builder.add(builder.mul(loop.index, INDEX(self.share)), INDEX(i))
+                for pixel, accumulators in enumerate(slots):
+                    x = [way.spread(builder, self._entry(pixel, part, position), self.width) for part in range(way.parts)]
+                    for slot, vector in zip(accumulators, of_position, strict=True):
+                        builder.store(way.multiply(builder, builder.load(slot), x, vector), slot)
         return [[way.total(builder, builder.load(slot)) for slot in accumulators] for accumulators in slots]
+
+    def _loads(self, count: ir.Value) -> ir.Value:
+        """How many loads of filters hold `count` positions, which are a multiple of those that share bytes."""
+        return self.builder.udiv(count, INDEX(self.share))
 
     def _add(self, out: ir.Value, sums: list[Vectors]) -> None:
         """Add to the sums in memory."""

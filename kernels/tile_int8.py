@@ -13,6 +13,7 @@ from typing import Any
 
 import llvmlite.ir as ir
 
+from edge.kernels import narrow
 from edge.kernels.int8_forms import DOTS, SIGNED, added, way
 from edge.kernels.isa import Machine
 from edge.kernels.simd import machine_intrinsic, opaque, splat
@@ -24,7 +25,7 @@ I1, I8, I32 = ir.IntType(1), ir.IntType(8), ir.IntType(32)
 class Dot:
     """acc += dot products of 4 bytes: `filters` and `spread` prepare the operands of `multiply`."""
 
-    filters: Callable[[Any, ir.Value, int], ir.Value]  # (builder, pointer, lanes) -> filters of a position
+    filters: narrow.Load
     once: Callable[[Any, int], ir.Value | None]  # (builder, lanes) -> what `spread` needs, made before the loops
     spread: Callable[[Any, ir.Value, int, Any], ir.Value]  # (builder, 4 bytes of a pixel, lanes, once) -> the same for every lane
     multiply: Callable[[Any, ir.Value, ir.Value, ir.Value], ir.Value]  # (builder, acc, x, w) -> acc
@@ -33,12 +34,20 @@ class Dot:
 
 def dot(kind: str, machine: Machine) -> Dot:
     """The arithmetic of `kind` on a machine."""
-    filters = load_signs if kind.endswith("bits") else load_quads
+    filters = quads(kind)
     flipped, chosen = added(kind, machine) != 0, way(kind, machine)
     once = (_hidden_top_bits if chosen == DOTS else _top_bits) if flipped else _nothing
     if chosen == SIGNED:
         return Dot(filters, once, _quads_of_vector, _sdot, scalar=ir.VectorType(I32, 4))
     return Dot(filters, once, _quads, _vpdpbusd if chosen == DOTS else _widening)
+
+
+def quads(kind: str) -> narrow.Load:
+    """Loads filters of `kind` as 4 int8 a lane, of a position or of those that share bytes."""
+    if kind[2:] in ("i4", "i2"):
+        return narrow.load_quads(int(kind[3:]))
+    load = load_signs if kind.endswith("bits") else load_quads
+    return lambda builder, pointer, lanes: [load(builder, pointer, lanes)]
 
 
 # -- operands ------------------------------------------------------------------------------------------------------------------

@@ -23,12 +23,12 @@ from edge.targets.costs import InstructionCost, program_cost
 from edge.targets.devices import Device
 from edge.targets.profile import PREDICTED, LayerProfile, Profile
 from edge.targets.roofline import estimate
-from edge.tensors import NO_HALO, Encoding, TensorType
+from edge.tensors import NARROW, NO_HALO, Encoding, TensorType
 
 F32, I8, U8, BITS = Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8, Encoding.BITS
 _LAYERS = 6  # the longest, or largest, that are costed again
 _LEAST = 0.02  # of the time, or of the bytes: less is no help
-_DTYPES = {F32: np.float32, I8: np.int8, BITS: np.bool_, Encoding.INT32: np.int32}
+_DTYPES = {F32: np.float32, I8: np.int8, BITS: np.bool_, Encoding.INT32: np.int32, **dict.fromkeys(NARROW, np.int8)}
 _HOW = {
     8: "edge convert --bits 8 --calibrate PICTURES",
     1: "train the layer with signs (edge.training), then edge convert --bits 1",
@@ -180,7 +180,7 @@ def _variant(
         "x": replace(call.inputs[0], encoding=source, halo=NO_HALO),
         "y": TensorType((*output.shape[:-1], channels), result),
     }
-    node = Node(definition.name, ("x",), "y", attrs, constants)
+    node = Node(definition.name, ("x",), "y", attrs, constants, filter_bits=stored.bits if stored in NARROW else 0)
     try:
         alone = to_program(Graph("variant", ("x",), ("y",), (node,), types).verify("costing"))
         return program_cost(alone, _machine(device)).instructions[-1]

@@ -28,7 +28,7 @@ from edge.kernels.shapes import (
 )
 from edge.layout import FilterLayout, filter_layout, lanes
 from edge.ops import Activation
-from edge.tensors import Encoding, TensorType
+from edge.tensors import NARROW, Encoding, TensorType
 
 Features = Mapping[str, float]
 
@@ -71,6 +71,7 @@ _CHAINS = 4  # sums that must be under way at once to hide how long a multiply-a
 # -- convolutions and dense layers ---------------------------------------------------------------------------------------------------
 
 _LETTERS = {Encoding.BITS: "bits", Encoding.FLOAT32: "f32", Encoding.INT8: "i8", Encoding.UINT8: "u8"}
+_LETTERS |= dict.fromkeys(NARROW, "i8")  # whose tile they are spread for
 
 
 def _tile_kind(low: Lowering) -> str:

@@ -99,11 +99,11 @@ class Draw:
 
     def finish(
         self, op: str, kinds: list[TensorType], output: TensorType, constants: Mapping[str, np.ndarray], attrs: Mapping[str, float],
-        *, special: bool = True, image_halos: bool = True, signs: str = "",
+        *, special: bool = True, image_halos: bool = True, signs: str = "", stored: Encoding | None = None,
     ) -> Case:  # fmt: skip
-        """The case of an operation; the output's shape is inferred."""
+        """The case of an operation; the output's shape is inferred. `stored` is the encoding of its filter."""
         names = [self.builder.input(kind) for kind in kinds]
-        result = self.builder.add(op, *names, output=output, constants=constants, signs=signs, **attrs)
+        result = self.builder.add(op, *names, output=output, constants=constants, signs=signs, stored=stored or INT8, **attrs)
         graph = self.builder.graph(op, result, *([signs] if signs else []))
         source = OPS[op].in_place
         same_bytes = 0 <= source < len(kinds) and kinds[source].nbytes == graph.types[result].nbytes

@@ -30,7 +30,7 @@ from edge.graph import Graph
 from edge.kernels.reference import run_program
 from edge.lower import to_program
 from edge.ops import NO_ACTIVATION
-from edge.tensors import TensorType
+from edge.tensors import Encoding, TensorType
 
 DATA = Path(__file__).parent / "data"
 
@@ -50,11 +50,14 @@ def golden_graph() -> Graph:
     x = b.add("pad2d", x, **NO_PADDING | {"pad_left": 1}, value=-1.5)
     eight = b.add("quantize", x, output=int8_type(0.02, -7))
     eight = b.depthwise(eight, 1, stored=INT8, output=int8_type(0.03, 5), **PADDING)
+    eight = b.conv(eight, 5, (2, 3), stored=Encoding.INT4, output=int8_type(0.05, 1), **PADDING)
+    eight = b.conv(eight, 9, (1, 2), stored=Encoding.INT2, output=int8_type(0.05, 1))
     x = b.add("layer_norm", x, constants={"mul": b.vector(4)}, epsilon=0.25)
     x = b.add("transpose", b.add("depth_to_space", x, block_h=2, block_w=1), axis_0=1, axis_1=0, axis_2=2)
     x = b.add("slice", x, start_h=1, start_w=0, start_c=0, size_h=1, size_w=2, size_c=2, step_h=1, step_w=2)
     x = b.add("resize_bilinear", b.add("subtract", x, b.add("resize_nearest", x, size_h=1, size_w=1)), size_h=3, size_w=5)
     x = b.add("activation", x, **{**NO_ACTIVATION, "activation": 6})
+    x = b.dense(b.dense(x, 7, stored=Encoding.INT4, output=float_type()), 3, stored=Encoding.INT2, output=float_type())
     first = b.dense(x, 5, stored=FLOAT32, output=float_type(), **{**NO_ACTIVATION, "activation": 2, "alpha": 0.125})
     return b.graph("golden", first, b.add("dequantize", eight, output=float_type()))
 

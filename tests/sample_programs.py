@@ -12,7 +12,7 @@ from edge.lower import to_program
 from edge.op_check import infer
 from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall
 from edge.program import Program
-from edge.tensors import Encoding, TensorType
+from edge.tensors import NARROW, Encoding, TensorType
 
 BITS, FLOAT32, INT8, UINT8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8
 Attrs = Mapping[str, int | float]
@@ -46,9 +46,10 @@ class Builder:
 
     def add(
         self, op: str, *inputs: str, output: TensorType | None = None, constants: Mapping[str, np.ndarray] | None = None,
-        signs: str = "", **attrs: float,
+        signs: str = "", stored: Encoding = INT8, **attrs: float,
     ) -> str:  # fmt: skip
-        """`output` gives encoding and quantization (those of the first input if absent); its shape is inferred. `signs` names a second."""
+        """`output` gives encoding and quantization (those of the first input if absent); its shape is inferred. `signs` names a second.
+        An int8 filter is `stored` as it is, or in fewer bits."""
         constants = constants or {}
         kinds = {role: constant_type(array) for role, array in constants.items()}
         call = OpCall(tuple(self.types[name] for name in inputs), kinds, attrs)
@@ -56,13 +57,14 @@ class Builder:
         self.types[name] = replace(output or call.inputs[0], shape=infer(OPS[op], call))
         if signs:
             self.types[signs] = TensorType(self.types[name].shape, BITS)
-        self.nodes.append(Node(op, inputs, name, dict(attrs), constants, (f"layer_{name}",), signs))
+        bits = stored.bits if stored in NARROW else 0
+        self.nodes.append(Node(op, inputs, name, dict(attrs), constants, (f"layer_{name}",), signs, bits))
         return name
 
     def conv(self, source: str, channels: int, taps: tuple[int, int], *, stored: Encoding, output: TensorType, **attrs: float) -> str:
         depth = self.types[source].hwc[2] // int(attrs.get("groups", 1))
         constants = self._filter((channels, *taps, depth), channels, stored, self.types[source], output)
-        return self.add("conv2d", source, output=output, constants=constants, **{**CONV, **attrs})
+        return self.add("conv2d", source, output=output, constants=constants, stored=stored, **{**CONV, **attrs})
 
     def depthwise(self, source: str, multiplier: int, *, stored: Encoding, output: TensorType, **attrs: float) -> str:
         channels = self.types[source].hwc[2]
@@ -79,12 +81,13 @@ class Builder:
         constants |= {role: self.vector(channels) for role in steps}
         inputs = (source, other) if other else (source,)
         return self.add(
-            "residual_conv2d", *inputs, output=output, constants=constants, signs=signs, **{**CONV, "relu_after": 0, **attrs}
-        )
+            "residual_conv2d", *inputs, output=output, constants=constants, signs=signs, stored=stored,
+            **{**CONV, "relu_after": 0, **attrs},
+        )  # fmt: skip
 
     def dense(self, source: str, channels: int, *, stored: Encoding, output: TensorType, **attrs: float) -> str:
         constants = self._filter((channels, *self.types[source].hwc), channels, stored, self.types[source], output)
-        return self.add("dense", source, output=output, constants=constants, **{**NO_ACTIVATION, **attrs})
+        return self.add("dense", source, output=output, constants=constants, stored=stored, **{**NO_ACTIVATION, **attrs})
 
     def _filter(
         self, shape: tuple[int, ...], channels: int, stored: Encoding, source: TensorType, output: TensorType
@@ -106,7 +109,8 @@ class Builder:
             return self.random.normal(size=shape).astype(np.float32)
         if encoding is BITS:
             return self.random.integers(0, 2, shape).astype(np.bool_)
-        low, high, kind = (-128, 128, np.int8) if encoding is INT8 else (0, 256, np.uint8)
+        half = 1 << encoding.bits - 1
+        low, high, kind = (0, 256, np.uint8) if encoding is UINT8 else (-half, half, np.int8)
         return self.random.integers(low, high, shape).astype(kind)
 
     def graph(self, name: str, *outputs: str) -> Graph:

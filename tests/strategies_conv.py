@@ -9,6 +9,9 @@ from draws import BITS, FLOAT32, FUSED, INT8, Case, Draw, Signature, random_axis
 from sample_programs import Builder
 
 from edge.ops import Activation
+from edge.tensors import Encoding
+
+STEPS = {INT8: 75.0, Encoding.INT4: 5.0, Encoding.INT2: 1.2}  # the usual size of a filter's value
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def _filter_constants(draw: Draw, shape: tuple[int, ...], channels: int, signatu
         spread = 1 + int(2 * np.sqrt(terms) * (1 if source is BITS else 9000))
         return constants | {"threshold": draw.random.integers(-spread, spread, channels).astype(np.int32)}
     if stored is not FLOAT32:
-        size = {BITS: 1.0, FLOAT32: 1.0}.get(source, 75.0) * (75.0 if stored is INT8 else 1.0) * np.sqrt(terms)
+        size = {BITS: 1.0, FLOAT32: 1.0}.get(source, 75.0) * STEPS.get(stored, 1.0) * np.sqrt(terms)
         constants["scale"] = (draw.random.normal(size=channels) * 3 / size).astype(np.float32)
     if draw.chance(0.8):
         constants["bias"] = draw.builder.vector(channels)
@@ -58,7 +61,7 @@ def conv2d(draw: Draw, signature: Signature, given: Fixed | None = None) -> Case
             **window_attrs(rows, columns), "dilation_h": rows.dilation, "dilation_w": columns.dilation,
             "groups": groups, "pad_ones": pad_ones, **draw.activation(given.activation),
         },
-        special=False,
+        special=False, stored=signature[1],
     )  # fmt: skip
 
 
@@ -83,7 +86,7 @@ def residual_conv2d(draw: Draw, signature: Signature, given: Fixed | None = None
     draw.builder = Builder(draw.integer(0, 1 << 30))
     made = draw.finish(
         "residual_conv2d", kinds, draw.kind((1,), signature[2]), constants, attrs,
-        special=False, signs="signs" if packed and signature[2] is FLOAT32 else "",
+        special=False, signs="signs" if packed and signature[2] is FLOAT32 else "", stored=signature[1],
     )  # fmt: skip
     return replace(made, inputs=tuple(np.rint(x) for x in made.inputs)) if whole else made
 
@@ -111,4 +114,5 @@ def dense(draw: Draw, signature: Signature, given: Fixed | None = None) -> Case:
     kind = draw.kind(draw.shape(), signature[0])
     constants = _filter_constants(draw, (given.channels_out, *kind.hwc), given.channels_out, signature)
     output = draw.kind((1,), signature[2])
-    return draw.finish("dense", [kind], output, constants, draw.activation(given.activation), special=False, image_halos=False)
+    attrs = draw.activation(given.activation)
+    return draw.finish("dense", [kind], output, constants, attrs, special=False, image_halos=False, stored=signature[1])

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from edge.graph import constant_type
 from edge.layout import BLOCK, constant_bytes, filter_layout, lanes, pack_constant, unpack_constant
 from edge.op_check import infer
-from edge.ops import NO_ACTIVATION, OPS, OpCall
-from edge.tensors import Encoding, TensorType
+from edge.ops import NO_ACTIVATION, OPS, ConstantType, OpCall
+from edge.tensors import NARROW, Encoding, TensorType
 
 BITS, FLOAT32, INT8, UINT8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8
 CHANNELS = st.sampled_from([1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 40, 63, 64, 65, 100])
-PAIRS = st.sampled_from([(BITS, BITS), (UINT8, INT8), (INT8, INT8), (FLOAT32, FLOAT32), (FLOAT32, INT8), (FLOAT32, BITS)])
+NUMBERS = [(source, stored) for source in (UINT8, INT8, FLOAT32) for stored in (INT8, *NARROW)]
+PAIRS = st.sampled_from([(BITS, BITS), *NUMBERS, (FLOAT32, FLOAT32), (FLOAT32, BITS)])
 
 
 def _values(encoding: Encoding, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -24,15 +25,16 @@ def _values(encoding: Encoding, shape: tuple[int, ...], seed: int) -> np.ndarray
         return random.normal(size=shape).astype(np.float32)
     if encoding is BITS:
         return random.integers(0, 2, shape).astype(np.bool_)
-    return random.integers(-128, 128, shape).astype(np.int8)
+    half = 1 << encoding.bits - 1
+    return random.integers(-half, half, shape).astype(np.int8)
 
 
-def _conv_call(source: Encoding, array: np.ndarray, groups: int, dilation: int) -> OpCall:
+def _conv_call(source: Encoding, stored: Encoding, array: np.ndarray, groups: int, dilation: int) -> OpCall:
     _, taps_h, taps_w, depth = array.shape
     image = TensorType((taps_h * 3, taps_w * 3, depth * groups), source)
     attrs = {"stride_h": 1, "stride_w": 1, "pad_top": 0, "pad_bottom": 0, "pad_left": 0, "pad_right": 0, "dilation_h": 1}
     own = {"dilation_w": dilation, "groups": groups, "pad_ones": 0}
-    call = OpCall((image,), {"filter": constant_type(array)}, {**attrs, **own, **NO_ACTIVATION})
+    call = OpCall((image,), {"filter": ConstantType(stored, array.shape)}, {**attrs, **own, **NO_ACTIVATION})
     infer(OPS["conv2d"], call)
     return call
 
@@ -43,7 +45,7 @@ def test_unpacking_a_conv2d_filter_is_the_inverse_of_packing(
 ) -> None:
     source, stored = pair
     array = _values(stored, (outputs * groups, taps_h, taps_w, depth), seed)
-    call = _conv_call(source, array, groups, dilation)
+    call = _conv_call(source, stored, array, groups, dilation)
     data = pack_constant("conv2d", "filter", call, array)
     assert len(data) == constant_bytes("conv2d", "filter", call)
     np.testing.assert_array_equal(unpack_constant("conv2d", "filter", call, data), array)
@@ -55,7 +57,7 @@ def test_unpacking_a_dense_filter_is_the_inverse_of_packing(
 ) -> None:
     source, stored = pair
     array = _values(stored, (outputs, height, width, depth), seed)
-    call = OpCall((TensorType((height, width, depth), source),), {"filter": constant_type(array)}, NO_ACTIVATION)
+    call = OpCall((TensorType((height, width, depth), source),), {"filter": ConstantType(stored, array.shape)}, NO_ACTIVATION)
     infer(OPS["dense"], call)
     data = pack_constant("dense", "filter", call, array)
     assert len(data) == constant_bytes("dense", "filter", call)
@@ -93,7 +95,8 @@ def test_lanes_hold_all_channels_in_few_blocks(channels: int) -> None:
 def test_a_single_output_is_stored_without_lanes_for_others(kind: Encoding, dtype: type[np.generic], values: int) -> None:
     """64 inputs to 1 output: 64 floats, 64 bytes, or 64 bits in one word."""
     array = np.ones((1, 1, 1, 64), dtype)
-    assert constant_bytes("conv2d", "filter", _conv_call(kind, array, 1, 1)) == (8 if kind is BITS else 64 * values)
+    call = _conv_call(kind, constant_type(array).encoding, array, 1, 1)
+    assert constant_bytes("conv2d", "filter", call) == (8 if kind is BITS else 64 * values)
 
 
 def test_a_filter_of_two_billion_outputs_is_sized_at_once() -> None:
@@ -106,7 +109,7 @@ def test_the_words_of_a_packed_row_follow_the_image() -> None:
     """Three taps of 16 channels are 48 neighbouring bits; lane 1 of position 0 of the second row starts 32 words in, and 1 more."""
     array = np.zeros((40, 2, 3, 16), np.bool_)
     array[1, 1, 2, 5] = True
-    call = _conv_call(BITS, array, 1, 1)
+    call = _conv_call(BITS, BITS, array, 1, 1)
     words = np.frombuffer(pack_constant("conv2d", "filter", call, array), "<u8")
     assert filter_layout("conv2d", call).positions == 1
     assert np.flatnonzero(words).tolist() == [32 + 1] and words[33] == 1 << (2 * 16 + 5)
@@ -115,7 +118,7 @@ def test_the_words_of_a_packed_row_follow_the_image() -> None:
 
 def test_four_neighbouring_int8_share_a_lane() -> None:
     array = np.arange(24, dtype=np.int8).reshape(2, 1, 3, 4)
-    data = np.frombuffer(pack_constant("conv2d", "filter", _conv_call(INT8, array, 1, 1), array), np.int8)
+    data = np.frombuffer(pack_constant("conv2d", "filter", _conv_call(INT8, INT8, array, 1, 1), array), np.int8)
     lanes_of = data.reshape(3, 2, 4)  # position, lane, value
     np.testing.assert_array_equal(lanes_of[:, 0], array[0, 0])
     np.testing.assert_array_equal(lanes_of[:, 1], array[1, 0])
@@ -124,4 +127,4 @@ def test_four_neighbouring_int8_share_a_lane() -> None:
 @pytest.mark.parametrize(("groups", "dilation", "segments"), [(1, 1, 2), (1, 2, 6), (2, 1, 6)])
 def test_a_segment_is_a_row_where_taps_are_neighbours(groups: int, dilation: int, segments: int) -> None:
     array = np.zeros((8, 2, 3, 4), np.float32)
-    assert filter_layout("conv2d", _conv_call(FLOAT32, array, groups, dilation)).segments == segments
+    assert filter_layout("conv2d", _conv_call(FLOAT32, FLOAT32, array, groups, dilation)).segments == segments
