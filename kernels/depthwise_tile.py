@@ -77,7 +77,8 @@ class Tile:
 
     def _filters(self, pointer: ir.Value) -> ir.Value:
         if self.floating:
-            return step(self.variant.kind, self.machine).filters(self.builder, pointer, self.variant.lanes)
+            filters: ir.Value = step(self.variant.kind, self.machine).filters(self.builder, pointer, self.variant.lanes)[0]
+            return filters
         return self._widened(self._load(pointer, self.variant.lanes), signed=True)
 
     def _multiply(self, acc: ir.Value, values: ir.Value, filters: ir.Value) -> ir.Value:
