@@ -1,7 +1,7 @@
 """The quantizers of `edge.training` that Larq does not have: weights alpha * sign(w). Its others are Larq's, under the same names.
 
-| name           | alpha                                                                   |
-|----------------|-------------------------------------------------------------------------|
+| name           | alpha                                                                    |
+|----------------|--------------------------------------------------------------------------|
 | xnor_weights   | by output channel, the mean of abs(w) over its filter (XNOR-Net, BWN)    |
 | dorefa_weights | one for the layer, the mean of abs(w) over all of it (DoReFa-Net, 1 bit) |
 """

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from edge.errors import InputError, MissingPackage
 
 try:
-    import keras
-    from keras import ops
+    import keras as keras
+    from keras import ops as ops
 except ModuleNotFoundError as err:
     raise MissingPackage(
         "edge.training needs Keras 3 with a backend, but Keras cannot be imported; install it with: pip install tensorflow"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -103,7 +103,7 @@ def binarize(model: Model, algorithm: str | Algorithm = "xnor", *, keep: Iterabl
 
     algorithm   a name of `ALGORITHMS`, or an `Algorithm` of quantizers of one's own
     keep        names of layers that stay as they are, "outer/inner" in nested models; by default the first and the last with weights
-                on every way from an input to an output, where 1 bit costs most accuracy
+                on every way from an input to an output, where 1 bit costs most accuracy; [] keeps none
 
     Convolutions and dense layers (`Conv1D`, `Conv2D`, `Conv2DTranspose`, `Dense`, `DepthwiseConv2D`, `SeparableConv2D`) become those
     of `edge.training`, and their weights latent weights, which training clips to [-1, 1] where they have no constraint of their own. A
@@ -117,7 +117,7 @@ def binarize(model: Model, algorithm: str | Algorithm = "xnor", *, keep: Iterabl
     changes = _plan(model, chosen, keep)
 
     def clone(layer: Any) -> Any:
-        return changes.get(id(layer), _clone)(layer)
+        return changes.get(id(layer), partial(_clone))(layer)
 
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     copy.set_weights(model.get_weights())
@@ -128,6 +128,10 @@ def _clone(layer: Any, **changes: Any) -> Any:
     return type(layer).from_config({**layer.get_config(), **changes})
 
 
+def _linear(layer: Any) -> Any:
+    return keras.layers.Activation("linear", name=layer.name)
+
+
 def _swap(layer: Any, arguments: Mapping[str, Any], **changes: Any) -> Any:
     """The layer of `edge.training` in the place of one of Keras; a constraint that it has stays."""
     config = {**layer.get_config(), **changes}
@@ -135,19 +139,19 @@ def _swap(layer: Any, arguments: Mapping[str, Any], **changes: Any) -> Any:
     return _SWAPS[type(layer).__name__].from_config({**config, **new})
 
 
-def _plan(model: Model, algorithm: Algorithm, keep: Iterable[str] | None) -> dict[int, Callable[[Any], Any]]:
+def _plan(model: Model, algorithm: Algorithm, keep: Iterable[str] | None) -> dict[int, partial[Any]]:
     """How to clone each layer that changes, by its id."""
     graph = _Calls.of(model)
     layers = dict(_leaves(model))
     ends = graph.ends() if keep is None else {_known(name, layers) for name in keep}
-    swapped = {name for name in map(_layer_name, graph.names()) if name not in ends and type(layers[name]) in _PLAIN}
+    swapped = {name for name in map(_layer_name, graph.names()) if name not in ends and type(layers.get(name)) in _PLAIN}
     if not swapped:
         raise InputError(
             f"the model {model.name!r} has no layer to binarize, expected one of {', '.join(_SWAPS)} beside those that are kept "
             f"({', '.join(sorted(ends)) or 'none'}); give keep the names of fewer layers"
         )
     reads_input = graph.reading_input()
-    changes: dict[int, Callable[[Any], Any]] = {}
+    changes: dict[int, partial[Any]] = {}
     for name in swapped:
         kind = _SWAPS[type(layers[name]).__name__].__name__
         changes[id(layers[name])] = partial(_swap, arguments=algorithm.arguments(kind, reads_input=name in reads_input))
@@ -155,9 +159,9 @@ def _plan(model: Model, algorithm: Algorithm, keep: Iterable[str] | None) -> dic
     for name in graph.only_signed(signed):
         layer = layers[name]
         if type(layer) is keras.layers.ReLU:
-            changes[id(layer)] = lambda layer: keras.layers.Activation("linear", name=layer.name)
+            changes[id(layer)] = partial(_linear)
         else:
-            changes[id(layer)] = partial(changes.get(id(layer), _clone), activation="linear")
+            changes[id(layer)] = partial(changes.get(id(layer), partial(_clone)), activation="linear")
     return changes
 
 

@@ -136,6 +136,16 @@ def test_shared_layers_stay_shared() -> None:
     assert len(found.layers) == 5
 
 
+def test_functions_in_functional_models_are_kept() -> None:
+    x = source = L.Input((8, 8, 8))
+    x = L.Conv2D(8, 3, padding="same", name="first")(x)
+    x = keras.ops.relu(x + 2 * L.Conv2D(8, 3, padding="same", name="middle")(x))
+    model = keras.Model(source, L.Dense(2, name="last")(L.Flatten()(x)))
+    found = training.binarize(model, "dorefa-weights")
+    assert classes(found, "first", "middle", "last") == ["Conv2D", "QuantConv2D", "Dense"]
+    assert found(np.zeros((1, 8, 8, 8), np.float32)).shape == (1, 2)
+
+
 class Subclassed(keras.Model):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
