@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,11 @@ L: Any = keras.layers
 
 SHAPE = (12, 12, 3)
 SIGNS = ("xnor", "xnor-k")
+QUICK = (("xnor-weights", ".keras"), ("xnor", ".h5"), ("xnor-k", ".keras"), ("dorefa-3", ".h5"))
+CASES = [
+    pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+    for case in itertools.product(training.ALGORITHMS, (".keras", ".h5"))
+]
 
 
 def network(algorithm: str) -> Any:
@@ -89,8 +96,7 @@ def check_equal(model: Any, path: Path, *, bits: int = 1) -> None:
     assert np.abs(want - got).max() <= 1e-5 * max(1.0, np.abs(want).max())
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
-@pytest.mark.parametrize("algorithm", training.ALGORITHMS)
+@pytest.mark.parametrize(("algorithm", "suffix"), CASES)
 def test_every_algorithm_saves_loads_converts_and_runs_as_trained(tmp_path: Path, algorithm: str, suffix: str) -> None:
     model, path = network(algorithm), tmp_path / f"model{suffix}"
     model.save(path)
@@ -99,8 +105,7 @@ def test_every_algorithm_saves_loads_converts_and_runs_as_trained(tmp_path: Path
     check_equal(model, path)
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
-@pytest.mark.parametrize("make", [react, one_axis])
+@pytest.mark.parametrize(("make", "suffix"), [(react, ".keras"), (one_axis, ".h5")])
 def test_learnable_activations_and_k_of_any_geometry_run_as_trained(tmp_path: Path, make: Any, suffix: str) -> None:
     model, path = make(), tmp_path / f"model{suffix}"
     model.save(path)
@@ -115,7 +120,11 @@ def test_what_is_trained_stays_at_every_width(tmp_path: Path, bits: int) -> None
     check_equal(model, path, bits=bits)
 
 
-@pytest.mark.parametrize("make", [react, lambda: network("xnor-k"), lambda: network("dorefa-2")], ids=["react", "xnor-k", "dorefa-2"])
+@pytest.mark.parametrize(
+    "make",
+    [react, *(pytest.param(partial(network, name), marks=pytest.mark.slow) for name in ("xnor-k", "dorefa-2"))],
+    ids=["react", "xnor-k", "dorefa-2"],
+)
 def test_engine_and_tflite_are_equal_to_keras_layer_by_layer(make: Any, tmp_path: Path) -> None:
     make().save(tmp_path / "model.keras")
     convert(tmp_path / "model.keras", tmp_path / "model")
