@@ -1,15 +1,19 @@
-"""Lowering the precision of a network on request: what `--bits` and `--activation-bits` mean, one function per width of weights.
+"""Lowering the precision of a network on request: what `--bits`, `--layer` and `--activation-bits` mean.
 
-| bits | weights                                                        | activations, by `activation_bits`                    |
-|------|----------------------------------------------------------------|------------------------------------------------------|
-| 32   | as they are                                                    | 32: float32                                          |
-| 8    | int8, one scale per output channel                             | 32; 8: int8, calibrated (`edge.converters.int8`)     |
-| 1    | alpha * sign(w), alpha = mean of abs(w) per output channel;    | 32; 8; 1: signs                                      |
-|      | first and last layer as with 8                                 |                                                      |
+| bits    | weights                                                     | activations, by `activation_bits`                    |
+|---------|-------------------------------------------------------------|------------------------------------------------------|
+| 32      | as they are                                                 | 32: float32                                          |
+| 8       | int8, one scale per output channel                          | 32; 8: int8, calibrated (`edge.converters.int8`)     |
+| 4, 2    | whole numbers of so many bits, one scale per output channel | 32; 8                                                |
+| ternary | -1, 0 and 1 (`edge.converters.levels`), stored in 2 bits    | 32; 8                                                |
+| 1       | alpha * sign(w), alpha = mean of abs(w) per output channel  | 32; 8; 1: signs                                      |
+
+Below 8 the first and last layer stay as with 8. With example pictures weights of 4 and 2 bits and ternary ones are rounded by what layers
+give for them (`edge.converters.rounding`). `layers` gives some of them bits of their own.
 
 What a network was trained with is never lowered further: layers with signs, or with weights quantized to 8 bits or less, keep their weights
-at every width, and in a network that has such layers `bits` 1 leaves the others as they are too, unless int8 activations make them integer,
-as with 8. To add a width, write its function and put it into `WIDTHS`.
+at every width, and in a network that has such layers `bits` below 8 leave the others as they are too, unless int8 activations make them
+integer, as with 8. To add a width, write its function and put it into `WIDTHS`.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ import numpy as np
 
 from edge.converters.calibration import Statistics
 from edge.converters.int8 import quantize_int8, to_int8
+from edge.converters.layer_bits import given_bits
+from edge.converters.levels import LEVEL_OPS, LEVELS, TERNARY, Bits, Levels, narrowest, on_levels
 from edge.converters.passes import run_passes
 from edge.converters.passes_exact import joined, over_filter, parts, per_channel, read_bytes
 from edge.converters.passes_fold import fuse_activations
@@ -38,33 +44,61 @@ FIRST_LAYER_SHARE = 0.1  # of all weights; a first layer that holds more is not 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked: bits of weights and of activations, and the statistics of the tensors of `measured` (empty: not calibrated)."""
+    """What was asked: bits of weights and of activations, and the statistics of the tensors of `measured` (empty: not calibrated).
 
-    bits: int
+    `layers` are patterns of layer names with bits of their own, of which the last that matches counts; `rounded` the filters on levels, by
+    the tensor that their layer gives, where pictures have decided on them.
+    """
+
+    bits: Bits
     activation_bits: int = 32
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
+    layers: tuple[tuple[str, Bits], ...] = ()
+    rounded: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.bits not in WIDTHS:
-            raise InputError(f"bits should be one of {', '.join(map(str, WIDTHS))}, got {self.bits!r}")
-        allowed = [width for width in WIDTHS if width >= self.bits]
+        for bits in (self.bits, *(bits for _, bits in self.layers)):
+            if bits not in WIDTHS:
+                raise InputError(f"bits should be one of {', '.join(map(str, WIDTHS))}, got {bits!r}")
+        allowed = ACTIVATIONS.get(self.bits, (8, 32))
         if self.activation_bits not in allowed:
             known = " or ".join(map(str, allowed))
             raise InputError(f"activation bits should be {known} with bits {self.bits}, got {self.activation_bits!r}")
 
 
-def requested(bits: int, activation_bits: int | None, *, calibrated: bool) -> Request:
-    """The request for these bits; without `activation_bits`, 8 of them where pictures to calibrate on come with weights of 1 or 8 bits."""
+def requested(
+    bits: Bits, activation_bits: int | None, *, calibrated: bool, layers: Mapping[str, Bits] | None = None
+) -> Request:
+    """The request for these bits; without `activation_bits`, 8 of them where pictures to calibrate on come with weights of 8 bits or less.
+
+    `layers` gives the layers whose names match a pattern (`conv?`, `block*`) bits of their own.
+    """
     default = 8 if calibrated and bits != 32 else 32
-    request = Request(bits, default if activation_bits is None else activation_bits)
+    request = Request(bits, default if activation_bits is None else activation_bits, layers=tuple((layers or {}).items()))
     if request.activation_bits == 8 and not calibrated:
         raise InputError("activation bits 8 need pictures to measure ranges on, got none; give --calibrate a file or folder with pictures")
     return request
 
 
 def measured(graph: Graph, request: Request) -> Graph:
-    """The network, of `graph`'s tensors, whose statistics `choose_bits` wants: one with weights of 1 bit has ranges of its own."""
-    return _one_bit_weights(graph, request) if request.bits == 1 and request.activation_bits == 8 else graph
+    """The network, of `graph`'s tensors, whose statistics `choose_bits` wants: one with weights of few bits has ranges of its own."""
+    return with_weights(graph, request) if request.activation_bits == 8 else graph
+
+
+def with_weights(graph: Graph, request: Request) -> Graph:
+    """The network with weights of less than 8 bits where the request has them; its activations, and all else, as they are."""
+    chosen = _weight_bits(graph, request)
+    for node in _weighted(graph):
+        if node.output in chosen:
+            graph = _at_bits(graph, node, chosen[node.output], request)
+    return graph
+
+
+def level_layers(graph: Graph, request: Request) -> dict[str, Levels]:
+    """The layers whose weights will be on levels, by the tensor that they give."""
+    chosen = _weight_bits(graph, request)
+    able = {node.output for node in _weighted(graph) if node.op in LEVEL_OPS and stored(node) is F32}
+    return {name: LEVELS[bits] for name, bits in chosen.items() if bits in LEVELS and name in able}
 
 
 def choose_bits(graph: Graph, request: Request) -> Graph:
@@ -95,7 +129,7 @@ def _quantized_notes(graph: Graph, request: Request) -> dict[str, str]:
         bits = max((graph.trained.get(name, 0) for name in node.layers), default=0)
         kept = stored(node) is not F32 or request.bits == 32 or (bits <= _INT8_BITS and request.activation_bits == 32)
         if bits > 1 and kept:
-            place = "as pairs of signs" if stored(node) is BITS else f"in {stored(node).bits} bits"
+            place = "as pairs of signs" if stored(node) is BITS else f"in {narrowest(node).bits} bits"
             notes |= dict.fromkeys(node.layers, f"trained with weights of {bits} bits, stored exactly, {place}")
     return notes
 
@@ -108,13 +142,16 @@ def _read_bytes(graph: Graph) -> Graph:
 
 
 def _as_it_is(graph: Graph, request: Request) -> Graph:
-    return graph
+    return with_weights(graph, request)
 
 
 def _eight_bits(graph: Graph, request: Request) -> Graph:
+    given = given_bits(_weighted(graph), request.layers)
+    graph = with_weights(graph, request)
     if request.activation_bits == 8:
-        return quantize_int8(graph, request.statistics)
-    return _each(graph, {node.output: to_int8(node) for node in _weighted(graph) if stored(node) is F32 and not _quantized(graph, node)})
+        return quantize_int8(graph, request.statistics, floats=frozenset(name for name, bits in given.items() if bits == 32))
+    floats = [node for node in _weighted(graph) if stored(node) is F32 and not _quantized(graph, node) and node.output not in given]
+    return _each(graph, {node.output: to_int8(node) for node in floats})
 
 
 def _each(graph: Graph, changed: Mapping[str, Node], notes: Mapping[str, str] | None = None) -> Graph:
@@ -135,29 +172,55 @@ def _selects(node: Node) -> bool:
     return bool(ones.all() and (filters.max(axis=(1, 2, 3)) == 1).all() and (scale == 1).all())
 
 
-# -- 1 bit ---------------------------------------------------------------------------------------------------------------------
+# -- fewer bits ----------------------------------------------------------------------------------------------------------------
 
 
-def _one_bit(graph: Graph, request: Request) -> Graph:
-    graph = _one_bit_weights(graph, request)
-    return quantize_int8(graph, request.statistics) if request.activation_bits == 8 else graph
+def _few_bits(graph: Graph, request: Request) -> Graph:
+    trained = _is_trained_low(graph)
+    if request.activation_bits == 8:
+        floats = frozenset(name for name, bits in given_bits(_weighted(graph), request.layers).items() if bits == 32)
+        return quantize_int8(with_weights(graph, request), request.statistics, floats=floats)
+    if trained:
+        return with_weights(edit(graph, note=_as_trained(graph)), request)
+    return edit(with_weights(graph, request), note=_kept_at_8(graph, request)[1])
 
 
-def _one_bit_weights(graph: Graph, request: Request) -> Graph:
-    """`graph` with weights of 1 bit, and with `activation_bits` 1 its activations too."""
-    if is_binarized(graph) or any(_quantized(graph, node) for node in _weighted(graph)):
-        return graph if request.activation_bits == 8 else edit(graph, note=_as_trained(graph))
-    kept, notes = _kept_at_8(graph)
-    for node in _weighted(graph):
-        if node.output in kept:
-            graph = _stays_at_8(graph, node)
-        elif request.activation_bits == 1:
-            graph = _binarize_both(graph, node, request.statistics)
-        elif request.activation_bits == 8 and node.op == "depthwise_conv2d":
-            graph = _stays_at_8(graph, node, "its filter stays at 8 bits, as its input has 8; --activation-bits 32 packs it")
-        else:
-            graph = _each(graph, {node.output: _binarized(node)})
-    return edit(graph, note=notes)
+def _is_trained_low(graph: Graph) -> bool:
+    """Whether some layer was trained with signs, or with weights of 8 bits or less."""
+    return is_binarized(graph) or any(_quantized(graph, node) for node in _weighted(graph))
+
+
+def _weight_bits(graph: Graph, request: Request) -> dict[str, Bits]:
+    """The bits of the layers whose weights are lowered, by the tensor that they give."""
+    given = given_bits(_weighted(graph), request.layers)
+    if request.bits in (8, 32) or _is_trained_low(graph):
+        return given
+    kept, _ = _kept_at_8(graph, request)
+    return {node.output: 8 if node.output in kept else request.bits for node in _weighted(graph)} | given
+
+
+def _at_bits(graph: Graph, node: Node, bits: Bits, request: Request) -> Graph:
+    """`graph` with weights of `bits` in one layer, which keeps what it was trained with if that is less."""
+    if bits == 32 or stored(node) is BITS:
+        return graph
+    if bits == 8:
+        return _stays_at_8(graph, node)
+    if bits == request.activation_bits == 1:
+        return _binarize_both(graph, node, request.statistics)
+    if node.op == "depthwise_conv2d" and bits != 1:
+        return _stays_at_8(graph, node, "its filter stays at 8 bits: depthwise ones are small, and few bits cost them most")
+    if node.op == "depthwise_conv2d" and request.activation_bits == 8:
+        return _stays_at_8(graph, node, "its filter stays at 8 bits, as its input has 8; --activation-bits 32 packs it")
+    return _each(graph, {node.output: _binarized(node) if bits == 1 else _on_levels(node, bits, request)})
+
+
+def _on_levels(node: Node, bits: Bits, request: Request) -> Node:
+    """The same layer with weights on levels: those that pictures have decided on, else those nearest to its own."""
+    found = request.rounded.get(node.output)
+    if found is None:
+        real = replace(node, constants={"filter": real_weights(node)})
+        found = on_levels(real, LEVELS[bits])
+    return replace(node, constants={**node.constants, **found})
 
 
 def _stays_at_8(graph: Graph, node: Node, why: str = "") -> Graph:
@@ -177,16 +240,24 @@ def _as_trained(graph: Graph) -> dict[str, str]:
     return _notes(whole, exact) | _notes(real, float_)
 
 
-def _kept_at_8(graph: Graph) -> tuple[set[str], dict[str, str]]:
+def _kept_at_8(graph: Graph, request: Request) -> tuple[set[str], dict[str, str]]:
     """The outputs of the first and last weight layers, which stay at 8 bits, and the notes that say so."""
+    given = given_bits(_weighted(graph), request.layers)
     sizes = {node.output: node.constants["filter"].size for node in _weighted(graph)}
     first, last = _ends(graph)
     notes: dict[str, str] = {}
     if sum(sizes[node.output] for node in first) > FIRST_LAYER_SHARE * sum(sizes.values()):
         first = []
     for nodes, place in ((first, "first"), (last, "last")):
-        notes |= _notes(nodes, f"the {place} layer stays at 8 bits, where 1 bit costs most accuracy; train it binary to have it packed")
+        notes |= _notes([node for node in nodes if node.output not in given], _why_kept(place, request.bits))
     return {node.output for node in (*first, *last)}, notes
+
+
+def _why_kept(place: str, bits: Bits) -> str:
+    if bits == 1:
+        return f"the {place} layer stays at 8 bits, where 1 bit costs most accuracy; train it binary to have it packed"
+    fewer = "ternary weights cost" if bits == TERNARY else f"{bits} bits cost"
+    return f"the {place} layer stays at 8 bits, where {fewer} most accuracy; --layer NAME={bits} stores it so all the same"
 
 
 def _ends(graph: Graph) -> tuple[list[Node], list[Node]]:
@@ -264,4 +335,12 @@ def _signs(graph: Graph, node: Node, centre: float) -> tuple[str, tuple[Node, ..
     return name, (new_node("binarize", (source,), name, node.layers, constants),)
 
 
-WIDTHS: Mapping[int, Callable[[Graph, Request], Graph]] = {1: _one_bit, 8: _eight_bits, 32: _as_it_is}
+WIDTHS: Mapping[Bits, Callable[[Graph, Request], Graph]] = {
+    1: _few_bits,
+    2: _few_bits,
+    TERNARY: _few_bits,
+    4: _few_bits,
+    8: _eight_bits,
+    32: _as_it_is,
+}
+ACTIVATIONS: Mapping[Bits, tuple[int, ...]] = {1: (1, 8, 32), 32: (32,)}  # by bits of weights; with all others 8 or 32

@@ -43,9 +43,12 @@ def _int8_filter(node: Node) -> dict[str, Array]:
     return {"filter": whole, "scale": scale.astype(np.float32)}
 
 
-def quantize_int8(graph: Graph, statistics: Mapping[str, Statistics]) -> Graph:
-    """The integer form of a network; float filters become int8. `statistics` has the range of every float32 tensor."""
-    plan = _plan(graph)
+def quantize_int8(graph: Graph, statistics: Mapping[str, Statistics], *, floats: frozenset[str] = frozenset()) -> Graph:
+    """The integer form of a network; float filters become int8. `statistics` has the range of every float32 tensor.
+
+    Layers that give the tensors of `floats` stay as they are.
+    """
+    plan = _plan(graph, floats)
     work = _Work(graph, plan, _quantizations(graph, plan, statistics))
     for node in graph.nodes:
         work.take(node)
@@ -53,13 +56,14 @@ def quantize_int8(graph: Graph, statistics: Mapping[str, Statistics]) -> Graph:
     return edit(replace(graph, nodes=tuple(work.nodes), types=work.types, outputs=outputs))
 
 
-def _plan(graph: Graph) -> frozenset[str]:
+def _plan(graph: Graph, floats: frozenset[str]) -> frozenset[str]:
     """The outputs of the nodes that become integer."""
     signed = _only_signed(graph)
     integer: set[str] = set()
     for node in graph.nodes:
         known = all(name in integer for name in node.inputs) and node.output not in signed
-        if _is_integer_layer(graph, node) or (known and encoding(graph, node.output) is F32 and _has_integer_form(node)):
+        layer = _is_integer_layer(graph, node) and node.output not in floats
+        if layer or (known and encoding(graph, node.output) is F32 and _has_integer_form(node)):
             integer.add(node.output)
     return frozenset(integer)
 

@@ -4,7 +4,9 @@
 
     conv2d  ->  [prelu]  ->  [affine]  ->  [add]  ->  [binarize]        becomes        residual_conv2d
 
-the latter with the activations that are fused into the convolution and into the sum. One pass over the output then does what four did:
+    a filter of int8 whose values fit into 4 or 2 bits                  becomes        one that is stored so
+
+residual_conv2d with the activations that are fused into the convolution and into the sum. One pass over the output then does what four did:
 where sums of float32 go through the whole network (Bi-Real Net, QuickNet, ReActNet), those passes cost more time than the binary
 convolutions. The sums themselves stay float32, and their signs are a second output. (TFLite has no such operation, so its file is made
 without this.)
@@ -16,6 +18,7 @@ import functools
 import math
 from dataclasses import dataclass, replace
 
+from edge.converters.levels import pack_filters
 from edge.converters.rewriting import WEIGHT_OPS, edit, encoding, is_plain, merge, stored, sweep
 from edge.graph import Array, Graph, Node
 from edge.layout import writes_packed_groups
@@ -45,7 +48,7 @@ def fuse_epilogues(graph: Graph) -> Graph:
     return sweep(graph, _fuse_epilogue)
 
 
-ENGINE_PASSES = (fuse_quantize, fuse_epilogues)
+ENGINE_PASSES = (fuse_quantize, fuse_epilogues, pack_filters)
 
 
 @dataclass

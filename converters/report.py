@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.converters.keras_model import Call, KerasModel
-from edge.converters.rewriting import stored
+from edge.converters.levels import Bits
 from edge.graph import Graph, Node
 from edge.ops import OPS
 from edge.program import Program
+from edge.tensors import Encoding
 
 WARN_BELOW = 0.9  # share of pictures with the same answer
 
@@ -75,7 +76,7 @@ class Report:
     """The result of `edge.convert`. `messages` are sentences for people: agreement, warnings, assumptions."""
 
     source: str
-    bits: int
+    bits: Bits
     activation_bits: int
     input_dtype: str
     preprocess: str
@@ -105,7 +106,7 @@ def layer_rows(model: KerasModel, graph: Graph, program: Program) -> tuple[Layer
 
 
 def _row(call: Call, nodes: list[Node], stored_bytes: int, graph: Graph, owners: list[str]) -> LayerRow:
-    filters = [stored(node).bits for node in nodes if "filter" in node.constants]
+    filters = [_filter(node, graph).bits for node in nodes if "filter" in node.constants]
     before = sum(4 * weight.size for weight in call.weights.values())
     kernels = dict.fromkeys(_kernel(node, graph) for node in nodes)
     return LayerRow(
@@ -152,12 +153,17 @@ def _constant_bytes(program: Program) -> list[int]:
     return sizes
 
 
+def _filter(node: Node, graph: Graph) -> Encoding:
+    """As the file stores it."""
+    return graph.call(node).constants["filter"].encoding
+
+
 def _kernel(node: Node, graph: Graph) -> str:
     """Such as `conv2d bits x bits -> float32`."""
     source, output = (graph.types[name].encoding.name.lower() for name in (node.inputs[0], node.output))
     filters = ""
     if "filter" in OPS[node.op].constants:
-        filters = f" x {stored(node).name.lower()}"
+        filters = f" x {_filter(node, graph).name.lower()}"
     return f"{node.op} {source}{filters} -> {output}{' + bits' if node.signs else ''}"
 
 

@@ -11,7 +11,7 @@ The verdict follows from what the conversion gave up (`LayerComparison.precision
   except for examples in which a tie is shown to have flipped;
 - 8 bits: values within 10 % of the largest magnitude of their tensor, at most 10 % of signs, and the same class for at least 90 % of the
   examples;
-- 1 bit: layers are shown, not judged; the same class for at least 90 % of the examples.
+- 4, 2 or 1 bits: layers are shown, not judged; the same class for at least 90 % of the examples.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 from edge.certificate import program_sha256
 from edge.cli_model import Model, load_model
 from edge.compare_data import Examples, given_examples, random_examples
-from edge.compare_layers import EXACT, LayerComparison
+from edge.compare_layers import EIGHT_BITS, EXACT, SHOWN, LayerComparison
 from edge.compare_run import Run, run_all, start
 from edge.compare_statistics import PairedDifference, Share
 from edge.compare_verdict import classes, first_difference, verdict
@@ -96,7 +96,7 @@ class Comparison:
     def precision(self) -> str:
         """The least precise of its layers: what equality means here."""
         found = {layer.precision for layer in self.layers}
-        return next((each for each in ("1 bit", "8 bits") if each in found), EXACT)
+        return next((each for each in (*SHOWN, EIGHT_BITS) if each in found), EXACT)
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON-able values (what is not finite as text)."""

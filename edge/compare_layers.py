@@ -16,12 +16,13 @@ from edge.engine import Engine
 from edge.graph import Array, Graph
 from edge.oracle import Truth
 from edge.program import Instruction, Program
-from edge.tensors import Encoding
+from edge.tensors import NARROW, Encoding
 
 TIE_ULP = 8  # Keras itself takes an approximate reciprocal square root in its batch norm
 EXACT_TOLERANCE = 1e-4  # of max(1, largest magnitude of the tensor)
 EIGHT_BIT_TOLERANCE = 0.1  # of the largest magnitude over all examples, as the step of 8-bit tensors is
-EXACT, EIGHT_BITS, ONE_BIT = "exact", "8 bits", "1 bit"
+EXACT, EIGHT_BITS, FEW_BITS, ONE_BIT = "exact", "8 bits", "4 or 2 bits", "1 bit"
+SHOWN = (ONE_BIT, FEW_BITS)  # and not judged
 
 _BITS, _FLOAT32, _INT8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8
 
@@ -115,7 +116,7 @@ def _piece(program: Program, graph: Graph, known: Mapping[int, str], output: int
 
 def _precision(program: Program, graph: Graph, between: set[int], inside: Sequence[int]) -> str:
     given_up = [_given_up(program, graph, between, i) for i in inside]
-    return next((precision for precision in (ONE_BIT, EIGHT_BITS) if precision in given_up), EXACT)
+    return next((precision for precision in (*SHOWN, EIGHT_BITS) if precision in given_up), EXACT)
 
 
 def _given_up(program: Program, graph: Graph, between: set[int], number: int) -> str:
@@ -125,7 +126,7 @@ def _given_up(program: Program, graph: Graph, between: set[int], number: int) ->
         return ONE_BIT
     if "filter" in instruction.definition.constants and not _keeps_weights(program, graph, number, instruction):
         stored = program.call(instruction).constants["filter"].encoding
-        return {_BITS: ONE_BIT, _INT8: EIGHT_BITS}.get(stored, EXACT)
+        return {_BITS: ONE_BIT, _INT8: EIGHT_BITS, **dict.fromkeys(NARROW, FEW_BITS)}.get(stored, EXACT)
     tensors = (*instruction.inputs, instruction.output)
     return EIGHT_BITS if any(program.tensors[i].type.encoding is _INT8 for i in tensors) else EXACT
 
@@ -211,7 +212,7 @@ class Tally:
             tied_bits=self.tied,
             max_abs_error=self.error,
             relative_error=self.error / self.magnitude if self.magnitude else self.error,
-            tolerance=allowed if encoding is not _BITS and self.piece.precision != ONE_BIT else None,
+            tolerance=allowed if encoding is not _BITS and self.piece.precision not in SHOWN else None,
             equal=self._equal(allowed),
         )
 
@@ -225,7 +226,7 @@ class Tally:
 
 def tolerance(precision: str, magnitude: float) -> float:
     """The largest absolute error for a tensor whose largest magnitude is `magnitude`."""
-    if precision == ONE_BIT:
+    if precision in SHOWN:
         return float("inf")
     return EXACT_TOLERANCE * max(1.0, magnitude) if precision == EXACT else EIGHT_BIT_TOLERANCE * max(magnitude, 1e-6)
 

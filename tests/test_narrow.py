@@ -48,14 +48,13 @@ def test_values_that_do_not_fit_are_not_packed(bits: int, value: int) -> None:
         narrowpack.pack(np.full((1, 8 // bits), value, np.int8), bits)
 
 
-def network(stored: Encoding, source: Encoding = INT8) -> Graph:
+def network(stored: Encoding, source: Encoding = INT8, *, channels: int = 76, classes: int = 10) -> Graph:
     """A convolution of bytes or floats and a dense layer."""
     b = Builder(5)
     kinds = {INT8: int8_type(0.05, -3), FLOAT32: TensorType((1,))}
     x = b.input(TensorType((6, 7, 16), UINT8 if source is INT8 else FLOAT32))
-    x = b.conv(x, 70, (3, 3), stored=stored, output=kinds[source], **PADDING)
-    x = b.conv(x, 10, (1, 2), stored=stored, output=kinds[source])
-    return b.graph("narrow", b.dense(x, 10, stored=stored, output=TensorType((1,))))
+    x = b.conv(x, channels, (3, 3), stored=stored, output=kinds[source], **PADDING)
+    return b.graph("narrow", b.dense(x, classes, stored=stored, output=TensorType((1,))))
 
 
 def filter_bytes(program: Program) -> int:
@@ -64,8 +63,8 @@ def filter_bytes(program: Program) -> int:
 
 @pytest.mark.parametrize("source", [INT8, FLOAT32])
 def test_filters_take_half_and_a_quarter_of_the_bytes(source: Encoding) -> None:
-    # 10 channels of 1x2 taps and 10 x 360 weights: whole bytes, with no need to fill up
-    whole, four, two = (filter_bytes(to_program(network(stored, source))) for stored in (INT8, *NARROW))
+    # rows of 48 weights, and 6 of 7 * 80: no position has to be filled up
+    whole, four, two = (filter_bytes(to_program(network(stored, source, channels=80))) for stored in (INT8, *NARROW))
     assert (2 * four, 4 * two) == (whole, whole)
 
 
@@ -78,7 +77,7 @@ def test_files_name_the_version_that_knows_them(stored: Encoding) -> None:
     assert int.from_bytes(to_bytes(to_program(network(INT8)))[12:14], "little") < 3
 
 
-@pytest.mark.parametrize("isa", [isa.name for isa in available()])
+@pytest.mark.parametrize("isa", [isa.name for isa in available() if isa.name != "portable"])
 @pytest.mark.parametrize("source", [INT8, FLOAT32])
 @pytest.mark.parametrize("stored", NARROW)
 def test_networks_give_what_the_reference_gives(stored: Encoding, source: Encoding, isa: str) -> None:
@@ -94,8 +93,8 @@ def test_networks_give_what_the_reference_gives(stored: Encoding, source: Encodi
 
 
 def test_no_copy_of_the_filters_is_kept() -> None:
-    engine = Engine(to_program(network(Encoding.INT4)))
-    assert engine.footprint.derived_bytes < 6144  # tables of zero points, and the last lanes of blocks filled up
+    engine = Engine(to_program(network(Encoding.INT4, channels=80, classes=16)))
+    assert engine.footprint.derived_bytes < 2048  # tables of zero points alone
 
 
 # -- hostile -------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,179 @@
+"""Rounding weights by what their layer gives on example pictures, not each for itself: second moments of inputs, layer after layer.
+
+With rows a of inputs (the values a window meets) and the float network's sums y = a_float W, the levels of one output channel minimise
+
+    E |y - s q a - b|^2 = s^2 q H q - 2 s q c + constant        H = cov(a, a), c = cov(a, y), b = E y - s q E a
+
+where a is what the network gives that was rounded so far: later layers make up for what earlier ones have lost, and the bias b takes all
+of the mean. Per layer:
+
+    1. H, c and the means from the pictures; the best real weights w = H^-1 c, held near the trained ones by a ridge.
+    2. Scales by least squares (`edge.converters.levels`), each term times its input's variance.
+    3. Column by column, in the order of falling variance, the rest of the weights makes up for the rounding of one (GPTQ: Frantar et al.,
+       2022, by the Cholesky factor of H^-1), all output channels at once.
+    4. Sweeps over the columns: each weight takes the level that is best given all others; between sweeps the best scale for the levels.
+
+Everything is linear algebra in float64; no gradient, no random number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edge.converters.calibration import activations
+from edge.converters.levels import Levels, fitted_scales
+from edge.converters.rewriting import edit
+from edge.converters.samples import Example
+from edge.graph import Array, Graph, Node
+from edge.kernels.windows import Window
+
+MAX_TERMS = 4096  # of a sum; H takes the square of it
+MAX_ROWS = 128  # of a picture; neighbours say much the same
+_RIDGE = 0.01  # of the mean variance
+_SWEEPS = 8
+
+Progress = Callable[[int, int], None]
+
+
+Filters = dict[str, dict[str, Array]]
+
+
+def rounded(graph: Graph, low: Graph, layers: Mapping[str, Levels], pictures: Iterable[Example], tell: Progress | None = None) -> Filters:
+    """`filter` (int8), `scale` and `bias` that suit the inputs on `pictures`, by the tensor that a layer gives.
+
+    `graph` is the float network, `low` the same with weights on levels, `layers` the levels of each. Pictures are iterated once for every
+    layer. Layers whose sums have more than `MAX_TERMS` terms are left out. `tell` is called with the layers done and their number.
+    """
+    found: Filters = {}
+    chosen = [node for node in graph.nodes if node.output in layers and _fits(node)]
+    for done, node in enumerate(chosen):
+        if tell is not None:
+            tell(done, len(chosen))
+        moments = _moments(graph, low, node, pictures)
+        found[node.output] = _rounded(node, moments, layers[node.output])
+        before = low.producer(node.output)
+        assert before is not None  # both networks have the same tensors
+        low = edit(low, replacing={node.output: (replace(before, constants={**before.constants, **found[node.output]}),)})
+    return found
+
+
+def _fits(node: Node) -> bool:
+    return node.constants["filter"][0].size <= MAX_TERMS
+
+
+# -- moments -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Moments:
+    """Of the rows of one group of channels: products of inputs, products of inputs and sums of the float network, and all of them added."""
+
+    inputs: Array  # (K, K)
+    products: Array  # (K, O)
+    input_mean: Array  # (K,)
+    output_mean: Array  # (O,)
+    rows: int = 0
+
+    def add(self, a: Array, y: Array) -> None:
+        self.inputs += a.T @ a
+        self.products += a.T @ y
+        self.input_mean += a.sum(axis=0)
+        self.output_mean += y.sum(axis=0)
+        self.rows += len(a)
+
+    def centred(self) -> _Moments:
+        """The covariances and the means."""
+        mean, given = self.input_mean / self.rows, self.output_mean / self.rows
+        return _Moments(
+            self.inputs / self.rows - np.outer(mean, mean), self.products / self.rows - np.outer(mean, given), mean, given, self.rows
+        )
+
+
+def _moments(graph: Graph, low: Graph, node: Node, pictures: Iterable[Example]) -> list[_Moments]:
+    """Of each group of channels, over all pictures."""
+    groups = int(node.attrs.get("groups", 1))
+    channels, terms = node.constants["filter"].shape[0] // groups, node.constants["filter"][0].size
+    shapes = ((terms, terms), (terms, channels), (terms,), (channels,))
+    found = [_Moments(*(np.zeros(shape) for shape in shapes)) for _ in range(groups)]
+    source = node.inputs[0]
+    for number, (real, now) in enumerate(zip(activations(graph, pictures), activations(low, pictures), strict=True)):
+        real_rows, now_rows = (_rows(node, values[source], groups, number) for values in (real, now))
+        for moments, a_real, a, filters in zip(found, real_rows, now_rows, np.split(node.constants["filter"], groups), strict=True):
+            moments.add(a.astype(np.float64), (a_real @ filters.reshape(channels, -1).T).astype(np.float64))
+    return [moments.centred() for moments in found]
+
+
+def _rows(node: Node, image: Array, groups: int, number: int) -> list[Array]:
+    """The values that windows meet, a row (kh * kw * depth) for each output pixel, by group; of many, `MAX_ROWS` that differ by picture."""
+    if node.op == "dense":
+        return [image.reshape(1, -1)]
+    image = image.reshape((1,) * (3 - image.ndim) + image.shape)
+    _, taps_h, taps_w, depth = node.constants["filter"].shape
+    sides = [(int(node.attrs[f"pad_{a}"]), int(node.attrs[f"pad_{b}"])) for a, b in (("top", "bottom"), ("left", "right"))]
+    padded = np.pad(image, (*sides, (0, 0)))
+    steps = tuple((int(node.attrs[f"{name}_h"]), int(node.attrs[f"{name}_w"])) for name in ("stride", "dilation"))
+    taps = [seen.reshape(-1, seen.shape[2]) for _, _, seen in Window(taps_h, taps_w, *steps).taps(padded)]
+    step = -(-len(taps[0]) // MAX_ROWS)
+    taken = np.stack([tap[number % step :: step] for tap in taps], axis=1)  # (rows, taps, channels)
+    return [taken[..., g * depth : (g + 1) * depth].reshape(len(taken), -1) for g in range(groups)]
+
+
+# -- rounding ------------------------------------------------------------------------------------------------------------------
+
+
+def _rounded(node: Node, moments: list[_Moments], levels: Levels) -> dict[str, Array]:
+    """Filter, scale and bias of a layer."""
+    filters = node.constants["filter"]
+    parts = np.split(filters.reshape(len(filters), -1).astype(np.float64), len(moments))
+    found = [_rounded_group(weights, each, levels) for weights, each in zip(parts, moments, strict=True)]
+    whole, scale, shift = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    bias = node.constants.get("bias", np.zeros(len(filters), np.float32)) + shift
+    return {"filter": whole.astype(np.int8).reshape(filters.shape), "scale": scale.astype(np.float32), "bias": bias.astype(np.float32)}
+
+
+def _rounded_group(weights: Array, moments: _Moments, levels: Levels) -> tuple[Array, Array, Array]:
+    """Levels (O, K), scales (O) and what is added to the bias (O)."""
+    h = moments.inputs + np.eye(len(moments.inputs)) * max(_RIDGE * float(np.trace(moments.inputs)) / len(moments.inputs), 1e-12)
+    ridge = h - moments.inputs
+    target = np.linalg.solve(h, moments.products + ridge @ weights.T).T
+    scale = fitted_scales(target, levels, np.diag(h))
+    whole = _column_by_column(target, scale, h, levels)
+    for _ in range(_SWEEPS):
+        whole = _swept(target, scale, whole, h, levels)
+        scale = _best_scale(target, whole, h, scale)
+    return whole, scale, moments.output_mean - (scale[:, None] * whole) @ moments.input_mean
+
+
+def _column_by_column(target: Array, scale: Array, h: Array, levels: Levels) -> Array:
+    """GPTQ: each column rounded in turn, its error spread over those that follow."""
+    order = np.argsort(-np.diag(h))
+    back = np.argsort(order)
+    factor = np.linalg.cholesky(np.linalg.inv(h[np.ix_(order, order)])).T
+    left, whole = target[:, order].copy(), np.empty_like(target)
+    for k in range(len(h)):
+        whole[:, k] = levels.nearest(left[:, k] / scale)
+        error = (left[:, k] - scale * whole[:, k]) / factor[k, k]
+        left[:, k:] -= np.outer(error, factor[k, k:])
+    return whole[:, back]
+
+
+def _swept(target: Array, scale: Array, whole: Array, h: Array, levels: Levels) -> Array:
+    """Every weight at its best level, given all others as they are by then."""
+    whole = whole.copy()
+    slopes = (target - scale[:, None] * whole) @ h  # minus half the gradient of the squared error
+    for k in range(len(h)):
+        best = levels.nearest(whole[:, k] + slopes[:, k] / (h[k, k] * scale))
+        step = scale * (best - whole[:, k])
+        if step.any():
+            slopes -= np.outer(step, h[k])
+            whole[:, k] = best
+    return whole
+
+
+def _best_scale(target: Array, whole: Array, h: Array, scale: Array) -> Array:
+    products, squares = np.einsum("ok,ok->o", whole @ h, target), np.einsum("ok,ok->o", whole @ h, whole)
+    fits = (squares > 0) & (products != 0)
+    return np.where(fits, products / np.where(squares > 0, squares, 1.0), scale)
