@@ -15,16 +15,18 @@ import numpy as np
 
 from edge.answers import class_output, kind_of
 from edge.batches import takes_pictures
-from edge.converters.bits import Request, choose_bits, measured, requested
+from edge.converters.bits import Request, choose_bits, level_layers, measured, requested, with_weights
 from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
 from edge.converters.keras_model import KerasModel, without_values
 from edge.converters.layers import INPUT_DTYPES, read_graph, rescales_itself
+from edge.converters.levels import Bits
 from edge.converters.outputs import FORMATS, check_replaceable, targets, write_all
 from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.converters.report import Agreement, FileRow, Report, advice, layer_rows
 from edge.converters.rewriting import stored
+from edge.converters.rounding import Filters, rounded
 from edge.converters.samples import CALIBRATION_ARRAYS, DATA_ARRAYS, Example, Samples, Source, load_examples
 from edge.converters.tflite import tflite_content
 from edge.converters.tflite_file import packages
@@ -46,7 +48,8 @@ Progress = Callable[[str, int, int], None]
 
 LABEL_FILE = "labels.txt"
 MAX_CALIBRATION = 1000  # pictures; more change ranges little and take long
-STEPS = ("reading", "simplifying", "calibrating", "choosing bits", "packing", "comparing", "writing")
+MAX_ROUNDING = 256  # pictures, which are run once for every layer
+STEPS = ("reading", "simplifying", "rounding", "calibrating", "choosing bits", "packing", "comparing", "writing")
 _LOSSES_OF_VALUES = ("mean_squared_error", "mse", "mean_absolute_error", "mae", "huber", "log_cosh")
 
 
@@ -54,8 +57,9 @@ def convert(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str] | None = None,
     *,
-    bits: int = 1,
+    bits: Bits = 1,
     activation_bits: int | None = None,
+    layers: Mapping[str, Bits] | None = None,
     formats: Sequence[str] | str = FORMATS,
     calibrate: Source | None = None,
     data: Source | None = None,
@@ -70,13 +74,14 @@ def convert(
 
     source            a `.h5` or `.keras` file, or a SavedModel folder that Keras 2 saved (read through TensorFlow)
     destination       where to write: a folder, or a path whose suffix is replaced by each format's; by default beside the source
-    bits              1, 8 or 32, of weights (`edge.converters.bits`); layers trained binary are packed at every width
+    bits              1, 2, 4, 8 or 32 of weights, or "ternary" (`edge.converters.bits`); layers trained binary are packed at every width
     activation_bits   of what goes between layers, as many as `bits` or more: 32; 8, whose ranges need `calibrate`; 1 to binarize it as
-                      well; by default 8 where `calibrate` is given with `bits` 1 or 8, else 32
+                      well; by default 8 where `calibrate` is given with `bits` below 32, else 32
+    layers            bits of the weights of layers whose names match a pattern (`{"block*": 4}`), where they are to be others
     formats           of "edge" and "tflite", one or several
     calibrate, data   example pictures (a file, a folder, several, or an array: uint8 pictures, or floats as the network sees them):
-                      for the ranges of 8-bit activations, and to measure agreement with the source (`calibrate` serves if alone); for
-                      several inputs a `.npz` file with an array for each by name, or a dict of them
+                      for the ranges of 8-bit activations and the rounding of weights of 2 and 4 bits; and to measure agreement with the
+                      source (`calibrate` serves if alone); for several inputs a `.npz` file with an array for each by name, or a dict
     input_dtype       "float32" or "uint8"; "auto" takes bytes where the pictures are whole numbers 0..255
     input_shape       (H, W, C), where the file leaves sizes open
     preprocess        how pictures become the input, or the name of a preset; by default 0..255 for a model that rescales, else 0..1
@@ -88,7 +93,7 @@ def convert(
     Nothing is written unless everything succeeds; where a package for TFLite is missing, the `.edge` is written and the report's messages
     say what to install. Raises `EdgeError` (`ModelError`, `InputError`, `MissingPackage`).
     """
-    request = requested(bits, activation_bits, calibrated=calibrate is not None)
+    request = requested(bits, activation_bits, calibrated=calibrate is not None, layers=layers)
     require_path(source, "model")
     paths = targets(Path(source), destination, (formats,) if isinstance(formats, str) else formats)
     check_replaceable(paths, force=force)
@@ -161,16 +166,28 @@ def _prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str |
 
 
 def _lowered(graph: Graph, request: Request, calibration: Samples | None, tell: Progress) -> Graph:
-    """The graph simplified and at the bits that were asked for; `calibration` counts only where ranges or centres are needed."""
+    """The graph simplified and at the bits that were asked for; `calibration` counts where ranges, centres or levels are needed."""
     # Weights that become infinite are refused when they are packed, with the name of the layer.
     with np.errstate(all="ignore"):
         tell("simplifying", 0, 1)
         simple = run_passes(graph)
+        if calibration is not None:
+            request = replace(request, rounded=_rounded(simple, request, calibration, tell))
         if calibration is not None and request.activation_bits != 32:
             deviations = request.activation_bits == 1
             request = replace(request, statistics=_statistics(measured(simple, request), calibration, tell, deviations=deviations))
         tell("choosing bits", 0, 1)
         return choose_bits(simple, request)
+
+
+def _rounded(graph: Graph, request: Request, calibration: Samples, tell: Progress) -> Filters:
+    """The filters on levels that suit the pictures."""
+    levels = level_layers(graph, request)
+    if not levels:
+        return {}
+    pictures = [array for array, _ in calibration.first(MAX_ROUNDING)]
+    low = with_weights(graph, request)
+    return rounded(graph, low, levels, pictures, lambda done, total: tell("rounding", done, total))
 
 
 class _Told:

@@ -24,6 +24,7 @@ Examples:
   edge convert model.keras -o out/ --format edge
   edge convert model.h5 --bits 8 --calibrate photos/   8-bit weights and activations
   edge convert model.h5 --bits 1 --calibrate photos/   1-bit weights, 8-bit activations
+  edge convert model.h5 --bits 4 --calibrate photos/ --layer 'block1_*=8' --layer dense=ternary
   edge convert model.h5 --data test.npz         measures how far the result agrees with the source
   edge convert model.h5 --preset torch --labels classes.txt
 
@@ -35,9 +36,11 @@ Layers that were trained binary are packed as trained, whatever --bits says.
 
 @click.command(epilog=EPILOG)
 @click.argument("model", type=PATH, metavar="MODEL")
-@click.option("--bits", type=click.Choice(("1", "8", "32")), default="1", show_default=True, help="Bits of the weights.")
-@click.option("--activation-bits", type=click.Choice(("1", "8", "32")), show_default="8 with --calibrate and --bits 1 or 8, else 32",
+@click.option("--bits", type=click.Choice(("1", "2", "ternary", "4", "8", "32")), default="1", show_default=True,
+              help="Bits of the weights.")  # fmt: skip
+@click.option("--activation-bits", type=click.Choice(("1", "8", "32")), show_default="8 with --calibrate and --bits below 32, else 32",
               help="Bits between layers.")  # fmt: skip
+@click.option("--layer", "layers", multiple=True, metavar="PATTERN=BITS", help="Other bits for the weights of layers by name; repeatable.")
 @click.option("-o", "--output", type=PATH, metavar="PATH", help="A folder, or a name; by default beside MODEL.")
 @click.option("--format", "formats", type=click.Choice(tuple(FORMATS)), default="both", show_default=True, help="Which files to write.")
 @click.option("--calibrate", type=PATH, metavar="FILE|FOLDER", help="Pictures to measure ranges on, for 8-bit activations.")
@@ -68,6 +71,7 @@ def convert(model: str, as_json: bool, **options: Any) -> None:
 
 def _convert(model: str, changed: dict[str, Any], options: dict[str, Any]) -> Report:
     from edge.converters.convert import convert as convert_model
+    from edge.converters.layer_bits import parsed
 
     with Progress() as progress:
 
@@ -78,7 +82,8 @@ def _convert(model: str, changed: dict[str, Any], options: dict[str, Any]) -> Re
         return convert_model(
             model,
             options["output"],
-            bits=int(options["bits"]),
+            bits=_width(options["bits"]),
+            layers=dict(parsed(text) for text in options["layers"]),
             activation_bits=int(options["activation_bits"]) if options["activation_bits"] else None,
             formats=FORMATS[options["formats"]],
             calibrate=options["calibrate"],
@@ -90,6 +95,10 @@ def _convert(model: str, changed: dict[str, Any], options: dict[str, Any]) -> Re
             force=options["force"],
             progress=tell,
         )
+
+
+def _width(bits: str) -> int | str:
+    return int(bits) if bits.isdecimal() else bits
 
 
 def _preprocess(model: str, changed: dict[str, Any], input_shape: tuple[int, ...] | None) -> Preprocess | None:
