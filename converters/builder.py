@@ -177,11 +177,11 @@ class Layer:
             raise self.error(f"{names[0]} should have {rank} axes, got the shape {found.shape}")
         return found
 
-    def per_channel(self, name: str) -> Array:
-        """A weight with one value for each channel of the input."""
+    def per_channel(self, name: str, axis: int = -1) -> Array:
+        """A weight with one value for each channel of the input, or for each place along another axis of its shape."""
         found = self.weight(name, rank=1)
-        if found.shape != self.shape[-1:]:
-            raise self.error(f"{name} should have {self.shape[-1]} values, one for each channel, got {len(found)}; save the model again")
+        if found.shape != (self.shape[axis],):
+            raise self.error(f"{name} should have {self.shape[axis]} values, one for each channel, got {len(found)}; save the model again")
         return found
 
     def bias(self) -> Array | None:
@@ -260,13 +260,14 @@ class Builder:
             name = f"{wanted}.{count}"
         return name
 
-    def rename(self, tensor: str, name: str) -> None:
-        """Give the output of the last node another name."""
+    def rename(self, tensor: str, name: str) -> str:
+        """Give the output of the last node another name, and return that."""
         node = self.nodes[-1]
         if node.output != tensor or name in self.types:
             raise ModelError(f"layer {name!r}: the model has two layers of this name; rename one")
         self.nodes[-1] = Node(node.op, node.inputs, name, node.attrs, node.constants, node.layers)
         self.types[name] = self.types.pop(tensor)
+        return name
 
 
 LayerFunction = Callable[[Layer, Builder], str | tuple[str, ...]]

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from edge.answers import class_output, kind_of
-from edge.batches import takes_pictures
+from edge.batches import size_text, takes_pictures
 from edge.converters.bits import Request, choose_bits, level_layers, measured, requested, with_weights
 from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
 from edge.converters.keras_model import KerasModel, without_values
 from edge.converters.layers import INPUT_DTYPES, read_graph, rescales_itself
+from edge.converters.layouts import is_turned
 from edge.converters.levels import Bits
 from edge.converters.outputs import FORMATS, check_replaceable, targets, write_all
 from edge.converters.passes import run_passes
@@ -65,6 +66,7 @@ def convert(
     data: Source | None = None,
     input_dtype: str = "auto",
     input_shape: tuple[int, ...] | None = None,
+    weights: str | os.PathLike[str] | None = None,
     preprocess: Preprocess | str | None = None,
     labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | None = None,
     force: bool = False,
@@ -72,7 +74,7 @@ def convert(
 ) -> Report:
     """Convert a Keras model file and write `.edge` and `.tflite` files.
 
-    source            a `.h5` or `.keras` file, or a SavedModel folder that Keras 2 saved (read through TensorFlow)
+    source            a `.h5` or `.keras` file, JSON with a file of weights, or a SavedModel folder that Keras 2 saved (read by TensorFlow)
     destination       where to write: a folder, or a path whose suffix is replaced by each format's; by default beside the source
     bits              1, 2, 4, 8 or 32 of weights, or "ternary" (`edge.converters.bits`); layers trained binary are packed at every width
     activation_bits   of what goes between layers, as many as `bits` or more: 32; 8, whose ranges need `calibrate`; 1 to binarize it as
@@ -84,6 +86,7 @@ def convert(
                       source (`calibrate` serves if alone); for several inputs a `.npz` file with an array for each by name, or a dict
     input_dtype       "float32" or "uint8"; "auto" takes bytes where the pictures are whole numbers 0..255
     input_shape       (H, W, C), where the file leaves sizes open
+    weights           a file that `model.save_weights` wrote, for a source that holds none (or others); by default that beside a JSON file
     preprocess        how pictures become the input, or the name of a preset; by default 0..255 for a model that rescales, else 0..1
     labels            names of the classes (numbers count as names), or a file with them; by default those of a `labels.txt` beside the
                       source, where it has one for each class (as Teachable Machine exports models)
@@ -100,7 +103,7 @@ def convert(
     possible, missing = _possible(paths)
     tell = progress or (lambda step, done, total: None)
     tell("reading", 0, 1)
-    setup = _prepare(read_keras(Path(source), input_shape=input_shape), input_dtype, preprocess)
+    setup = _prepare(read_keras(Path(source), input_shape=input_shape, weights=weights), input_dtype, preprocess)
     calibration, examples = setup.samples(calibrate, CALIBRATION_ARRAYS), setup.samples(data, DATA_ARRAYS)
     plain = _lowered(setup.graph, request, calibration, tell)
     if calibration is None and examples is None:  # nothing will be compared: let go of the weights as they were
@@ -147,6 +150,14 @@ class _Setup:
         seen = {info.name: self.preprocess if takes_pictures(info.shape) else None for info in self.inputs}
         words = {info.name: how.describe(info.shape) if (how := seen[info.name]) else f"arrays of {info.shape}" for info in self.inputs}
         return "; ".join(f"{name}: {text}" for name, text in words.items()) if len(words) > 1 else "".join(words.values())
+
+    def turned(self) -> tuple[str, ...]:
+        """The sentence on a source with its channels first, whose pictures the files take and give channels last."""
+        given = {value.name: tuple(value.shape or ()) for value in self.model.inputs}
+        taken = [f"take {info.name} as {size_text(info.shape)}" for info in self.inputs if given[info.name] != info.shape]
+        ends = zip(self.graph.output_names, self.graph.outputs, strict=True)
+        taken += [f"give {name} channels last" for name, end in ends if is_turned(end)]
+        return (f"channels last: where the source has its channels first, the files {', and '.join(taken)}",) if taken else ()
 
 
 def _prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str | None) -> _Setup:
@@ -363,7 +374,7 @@ def _report(setup: _Setup, request: Request, graph: Graph, program: Program, agr
         layers=layers,
         files=(),
         agreement=agreement,
-        messages=(*advised, f"input: {described}"),
+        messages=(*advised, f"input: {described}", *setup.turned()),
     )
 
 

@@ -1,4 +1,4 @@
-"""Keras model files read without Keras: `.h5` of Keras 2 and 3, and `.keras`.
+"""Keras model files read without Keras: `.h5` of Keras 2 and 3, `.keras`, and JSON with a file of weights (`edge.converters.keras_parts`).
 
 Nothing in a file is executed: no pickle, no marshalled code; a Lambda layer stays the text it is. Nothing outside the file is opened
 and nothing is written. A file is recognised by its first bytes, not by its name.
@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from edge.converters.keras_graph import Flattener, Weights, live_calls
 from edge.converters.keras_h5 import MAGIC, MAX_EXPANSION, MAX_WEIGHT_BYTES, Hdf5Reader, printable
 from edge.converters.keras_json import MAX_JSON_BYTES, is_name, mapping, parse_json
 from edge.converters.keras_model import Call, KerasModel, Value
+from edge.converters.keras_parts import is_json, is_weights_alone, read_weights, version_of, weights_beside
 from edge.converters.keras_tree import INPUT_LAYER, Layer, Model, batch_shape, read_model
 from edge.converters.keras_weights import read_listed_weights, read_named_weights, read_numbered_weights
 from edge.converters.saved_model import read_saved_model
@@ -48,15 +49,18 @@ _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError,
 @dataclass(frozen=True)
 class _Source:
     model: Model
-    weights: Weights
+    weights: Weights | None  # None: they are in another file
     version: str
     training: Mapping[str, Any] | None
 
 
-def read_keras(path: str | Path, *, input_shape: tuple[int, ...] | None = None) -> KerasModel:
+def read_keras(
+    path: str | Path, *, input_shape: tuple[int, ...] | None = None, weights: str | Path | None = None
+) -> KerasModel:
     """Read the model file at `path`.
 
     input_shape   sizes without the batch, (height, width, channels) for pictures, for a model whose own leaves some open
+    weights       a file that `model.save_weights` wrote, whose weights the model gets; of a JSON file the one beside it by default
 
     Raises ModelError, one sentence with what to do, for every file that is not a complete Keras model with finite weights.
     """
@@ -66,9 +70,23 @@ def read_keras(path: str | Path, *, input_shape: tuple[int, ...] | None = None) 
             source, sha256 = _read_folder(path)
             return _model(source, path.name, sha256, input_shape)
         with _opened(path) as file:
-            return _model(_read_source(file), path.name, _sha256(file), input_shape)
+            source, sha256 = _read_source(file), _sha256(file)
+        if weights is not None or source.weights is None:
+            source, sha256 = _with_weights(source, Path(weights) if weights is not None else weights_beside(path), sha256)
+        return _model(source, path.name, sha256, input_shape)
     except ModelError as err:
         raise ModelError(f"{path.name}: {err}") from err
+
+
+def _with_weights(source: _Source, path: Path, sha256: str) -> tuple[_Source, str]:
+    """The model with the weights in the file `path`, and the hash of both files' hashes."""
+    try:
+        with _opened(path) as file:
+            data = file.read()
+            found = read_weights(data, source.model, major=_major(source.version))
+            return replace(source, weights=found), hashlib.sha256((sha256 + _sha256(file)).encode()).hexdigest()
+    except ModelError as err:
+        raise ModelError(f"its weights {path.name}: {err}") from err
 
 
 @contextmanager
@@ -99,7 +117,7 @@ def _read_folder(path: Path) -> tuple[_Source, str]:
 
 def _model(source: _Source, name: str, sha256: str, input_shape: tuple[int, ...] | None) -> KerasModel:
     inputs = tuple(_input_values(source.model, input_shape))
-    flattener = Flattener(source.weights, _major(source.version), names={value.name: 1 for value in inputs})
+    flattener = Flattener(source.weights or {}, _major(source.version), names={value.name: 1 for value in inputs})
     outputs = flattener.flatten(source.model, tuple(value.name for value in inputs))
     return KerasModel(
         name=source.model.name,
@@ -126,11 +144,19 @@ def _read_source(file: BufferedReader) -> _Source:
         return _read_h5(file.read())
     if start.startswith(_ZIP_MAGIC):
         return _read_archive(file)
+    if is_json(start):
+        return _read_json(file.read(MAX_JSON_BYTES + 1))
     if not start:
         raise ModelError("the file is empty, expected a Keras model: save or copy it again")
     found = next((what for magic, what in _KNOWN_STARTS.items() if start.startswith(magic)), "of no kind known here")
     found = "a TFLite model, which needs no conversion" if start[4:8] == b"TFL3" else found
     raise ModelError(f"not a Keras model, the file is {found}: give a .h5 or .keras file that Keras saved")
+
+
+def _read_json(data: bytes) -> _Source:
+    config = parse_json(data, "the model configuration")
+    version = version_of(config)
+    return _Source(read_model(config, major=_supported(version)), None, version, _training(config.get("compile_config")))
 
 
 def _read_h5(data: bytes) -> _Source:
@@ -139,9 +165,7 @@ def _read_h5(data: bytes) -> _Source:
         if config is None:
             raise ModelError(_h5_problem(file))
         version = file.text("", "keras_version") or file.text("model_weights", "keras_version") or "1"
-        major = _major(version)
-        if major < 2:
-            raise ModelError(f"written by Keras {version}, which is not supported: load it in Keras 2 and save it again")
+        major = _supported(version)
         training = file.text("", "training_config")
         model = read_model(parse_json(config, "the model configuration"), major=major)
         weights = read_named_weights(file, model)
@@ -149,9 +173,18 @@ def _read_h5(data: bytes) -> _Source:
 
 
 def _h5_problem(file: Hdf5Reader) -> str:
-    if file.names("", "layer_names") or file.has("layers") or file.has("_layer_checkpoint_dependencies"):
-        return "holds weights alone, without the model they belong to: save the whole model, with model.save('model.keras')"
+    if is_weights_alone(file):
+        return (
+            "holds weights alone, without the model they belong to: give that too, as JSON (model.to_json()), with edge convert model.json "
+            "--weights FILE.h5, or save the whole model, with model.save('model.keras')"
+        )
     return "is an HDF5 file without a Keras model: give one that model.save() wrote"
+
+
+def _supported(version: str) -> int:
+    if (major := _major(version)) < 2:
+        raise ModelError(f"written by Keras {version}, which is not supported: load it in Keras 2 and save it again")
+    return major
 
 
 def _major(version: str) -> int:

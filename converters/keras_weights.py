@@ -135,12 +135,12 @@ def _check_finite(where: str, name: str, array: np.ndarray[Any, Any]) -> None:
         )
 
 
-def read_named_weights(file: Hdf5Reader, model: Model) -> Weights:
-    """Weights of an `.h5` file, in `model_weights`."""
+def read_named_weights(file: Hdf5Reader, model: Model, *, group: str = "model_weights") -> Weights:
+    """Weights of an `.h5` file, in `model_weights`, or of a file of weights alone, in "", its root."""
     found: dict[LayerPath, Arrays] = {}
     for layer in model.layers:
-        names = file.names(f"model_weights/{layer.name}", "weight_names")
-        arrays = {name: file.array(f"model_weights/{layer.name}/{name}") for name in dict.fromkeys(names)}
+        names = file.names(f"{group}/{layer.name}", "weight_names")
+        arrays = {name: file.array(f"{group}/{layer.name}/{name}") for name in dict.fromkeys(names)}
         if layer.model is not None:
             found.update(_of_nested_model(layer.model, (layer.name,), names, arrays))
         elif layer.class_name != INPUT_LAYER:

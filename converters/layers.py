@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 
 from edge.batches import takes_pictures
 from edge.converters import (
@@ -24,8 +25,9 @@ from edge.converters import (
 )
 from edge.converters.builder import READERS, Builder, Layer, attributes, describe
 from edge.converters.keras_model import Call, KerasModel, Value
+from edge.converters.layouts import SUFFIX, Layouts, turned_inputs, turned_shape
 from edge.converters.operations import OPERATIONS, is_operation, operate, operation_name
-from edge.converters.refusals import reason_against, reason_against_layout
+from edge.converters.refusals import reason_against
 from edge.errors import InputError, ModelError
 from edge.graph import Graph, Node
 from edge.tensors import Encoding, TensorType
@@ -61,7 +63,7 @@ def _computing() -> list[str]:
 
 def rescales_itself(model: KerasModel) -> bool:
     """Whether the first thing the model does with its pictures, but for layers that only train, is to scale them by a constant."""
-    seen = {value.name for value in model.inputs if len(model.inputs) == 1 or takes_pictures(value.shape)}
+    seen = {value.name for value in given_inputs(model) if len(model.inputs) == 1 or takes_pictures(value.shape)}
     first: list[bool] = []
     for call in model.calls:
         if seen.intersection(call.inputs):
@@ -83,14 +85,16 @@ def read_graph(model: KerasModel, *, input_dtype: str = "float32") -> Graph:
         raise InputError(f"input_dtype should be one of {', '.join(INPUT_DTYPES)}, got {input_dtype!r}")
     _check_names(model)
     build = Builder(frozenset(name for call in model.calls for name in call.outputs), _keras_major(model))
-    sources = tuple(value.name for value in model.inputs)
-    values = {value.name: _add_input(build, value.name, _shape(value, model), _dtype(value, model, input_dtype)) for value in model.inputs}
+    layouts, sources, turned = Layouts(build), tuple(value.name for value in model.inputs), turned_inputs(model)
+    for value in given_inputs(model):
+        dtype = input_dtype if len(model.inputs) == 1 or takes_pictures(value.shape) else "float32"
+        layouts.hold(value.name, _add_input(build, value.name, _shape(value, model), dtype), turned=value.name in turned)
     for call in model.calls:
-        values.update(zip(call.outputs, _read_call(call, build, values), strict=True))
-    outputs = tuple(_output(build, values[name], name) for name in model.outputs)
+        _read_call(call, layouts, build)
+    outputs = tuple(_output(build, layouts.tensors[name], name) for name in model.outputs)
     if set(sources).intersection(outputs) or not build.nodes:
         raise ModelError(f"the model {model.source} gives its input back; it has no layer to convert")
-    nodes = tuple(build.nodes)
+    nodes = _needed(build.nodes, outputs)
     return Graph(model.name, sources, outputs, nodes, build.types, output_names=model.output_names, trained=build.trained).verify()
 
 
@@ -118,8 +122,20 @@ def _shape(value: Value, model: KerasModel) -> tuple[int, ...]:
     return shape
 
 
-def _dtype(value: Value, model: KerasModel, wanted: str) -> str:
-    return wanted if len(model.inputs) == 1 or takes_pictures(value.shape) else "float32"
+def given_inputs(model: KerasModel) -> tuple[Value, ...]:
+    """The inputs as the graph takes them: pictures with their channels last."""
+    turned = turned_inputs(model)
+    return tuple(replace(value, shape=turned_shape(value.shape or ())) if value.name in turned else value for value in model.inputs)
+
+
+def _needed(nodes: Sequence[Node], outputs: Sequence[str]) -> tuple[Node, ...]:
+    """The nodes that the outputs come from, in their order: a tensor that was turned, and back, may be read by none."""
+    wanted, kept = set(outputs), []
+    for node in reversed(nodes):
+        if wanted.intersection(node.outputs):
+            wanted.update(node.inputs)
+            kept.append(node)
+    return tuple(reversed(kept))
 
 
 def _add_input(build: Builder, name: str, shape: tuple[int, ...], dtype: str) -> str:
@@ -133,27 +149,26 @@ def _add_input(build: Builder, name: str, shape: tuple[int, ...], dtype: str) ->
     return as_float
 
 
-def _read_call(call: Call, build: Builder, values: Mapping[str, str]) -> tuple[str, ...]:
-    """Add a layer's nodes and return its tensors; a single one has the layer's name unless the layer does nothing."""
+def _read_call(call: Call, layouts: Layouts, build: Builder) -> None:
+    """Add a layer's nodes; a single tensor that it gives has the layer's name unless the layer does nothing, or it is turned."""
     call = layers_applications.recognised(call)
     _check(call)
-    inputs = tuple(values[name] for name in call.inputs)
+    call, inputs, turned = layouts.adapted(call)
     layer = Layer(call, inputs, tuple(build.types[name] for name in inputs))
     before = len(build.nodes)
-    tensors = operate(layer, build) if is_operation(call) else READERS[call.class_name](layer, build)
-    if isinstance(tensors, tuple):
-        return tensors
-    if len(call.outputs) != 1:
-        raise layer.error(f"has {len(call.outputs)} outputs, expected one")
-    made_here = any(node.output == tensors for node in build.nodes[before:])
-    if not made_here:
-        return (tensors,)
-    build.rename(tensors, call.outputs[0])
-    return (call.outputs[0],)
+    made = operate(layer, build) if is_operation(call) else READERS[call.class_name](layer, build)
+    tensors = made if isinstance(made, tuple) else (made,)
+    if len(call.outputs) != len(tensors):
+        raise layer.error(f"has {len(call.outputs)} outputs, expected {len(tensors)}")
+    if len(tensors) == 1 and build.nodes[before:] and build.nodes[-1].output == tensors[0]:
+        turns = turned and len(build.types[tensors[0]].shape) > 1
+        tensors = (build.rename(tensors[0], call.outputs[0] + (SUFFIX if turns else "")),)
+    for value, tensor in zip(call.outputs, tensors, strict=True):
+        layouts.hold(value, tensor, turned=turned)
 
 
 def _check(call: Call) -> None:
-    reason = reason_against_layout(call) if call.class_name in READERS else reason_against(call)
+    reason = None if call.class_name in READERS else reason_against(call)
     if reason is not None:
         raise ModelError(f"{describe(call)}: {reason}")
     if call.class_name not in READERS and not is_operation(call):

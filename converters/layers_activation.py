@@ -10,7 +10,7 @@ import numpy as np
 from edge.converters import formulas, quantizers, quantizers_larq, quantizers_qkeras, quantizers_training
 from edge.converters.builder import Builder, Layer, Options, float32, reads
 from edge.converters.layers_merge import scaled
-from edge.converters.layers_shape import reshaped
+from edge.converters.layers_shape import along, reshaped, single_axis
 from edge.graph import Array
 from edge.ops import Activation
 
@@ -40,7 +40,7 @@ def activate(layer: Layer, build: Builder, tensor: str, spec: object) -> str:
     quantizer = quantizers.find(spec, f"{layer.options.where}: activation", qkeras=quantizers.is_of_qkeras(layer))
     if quantizer is not None:
         return quantizer.activation(layer, build, tensor)
-    name, config = _name_and_config(spec)
+    name, config = name_and_config(spec)
     if name in _OBJECTS and config is not None:
         return _OBJECTS[name](layer, Options(layer.options.where, config), build, tensor)
     if name == "linear":
@@ -55,7 +55,8 @@ def activate(layer: Layer, build: Builder, tensor: str, spec: object) -> str:
     raise layer.error(f"the activation {name[:60]!r} is not supported, there are {known}; train with one of these")
 
 
-def _name_and_config(spec: object) -> tuple[str, Mapping[str, object] | None]:
+def name_and_config(spec: object) -> tuple[str, Mapping[str, object] | None]:
+    """The name of an activation, and its options where a config entry gives it as an object."""
     if isinstance(spec, str):
         return spec, None
     name = spec.get("class_name") if isinstance(spec, Mapping) else None
@@ -95,10 +96,9 @@ def _elu(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
 
 
 def _softmax(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
-    rank = len(build.types[tensor].shape)
-    if options.wholes("axis", (-1,)) not in ((-1,), (rank,)):
-        raise options.error(f"axis {options.config.get('axis')!r} is not supported, expected the last axis, -1")
-    return build.add("softmax", layer, tensor)
+    """Along one axis: along another than the last the tensor is turned, and back."""
+    axis = single_axis(options, len(build.types[tensor].shape))
+    return along(layer, build, tensor, axis, lambda turned: build.add("softmax", layer, turned))
 
 
 def _gelu(layer: Layer, options: Options, build: Builder, tensor: str) -> str:
@@ -140,25 +140,24 @@ def batch_normalization(layer: Layer, build: Builder) -> str:
 
     QKeras quantizes the four.
     """
-    rank = len(layer.shape)
-    if layer.options.wholes("axis", (-1,)) not in ((-1,), (rank,)):
-        raise layer.error(f"axis {layer.call.config.get('axis')!r} is not supported, expected the channels, -1")
-    mean, variance = _parameter(layer, "moving_mean"), _parameter(layer, "moving_variance")
+    axis = single_axis(layer.options, len(layer.shape))
+    mean, variance = _parameter(layer, "moving_mean", axis), _parameter(layer, "moving_variance", axis)
     epsilon = np.float32(layer.options.number("epsilon", 1e-3))
     inverse = _inverse_root(variance + epsilon, layer)
     if layer.options.flag("scale", True):
-        inverse = inverse * _parameter(layer, "gamma")
+        inverse = inverse * _parameter(layer, "gamma", axis)
     shift = -mean * inverse
     if layer.options.flag("center", True):
-        shift = _parameter(layer, "beta") + shift
-    return build.add("affine", layer, layer.input, constants={"mul": float32(inverse), "add": float32(shift)})
+        shift = _parameter(layer, "beta", axis) + shift
+    constants = {"mul": float32(inverse), "add": float32(shift)}
+    return along(layer, build, layer.input, axis, lambda turned: build.add("affine", layer, turned, constants=constants))
 
 
-def _parameter(layer: Layer, name: str) -> Array:
+def _parameter(layer: Layer, name: str, axis: int) -> Array:
     """One of a batch norm's vectors, as its quantizer makes it; those of the scales are like weights' (`quantizers.find`)."""
     short = name.removeprefix("moving_")
     quantizer = quantizers.of_layer(layer, f"{short}_quantizer", trained=short in ("gamma", "variance"))
-    values = layer.per_channel(name)
+    values = layer.per_channel(name, axis)
     return values if quantizer is None else quantizer.weights(values).values
 
 

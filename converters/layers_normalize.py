@@ -5,24 +5,29 @@ from __future__ import annotations
 import math
 
 from edge.converters.builder import Builder, Layer, float32, reads
-from edge.converters.layers_shape import reshaped
+from edge.converters.layers_shape import reshaped, transposed
 from edge.converters.operations import Operation, computes
 from edge.graph import Array
 
 
 @reads("LayerNormalization")
 def layer_normalization(layer: Layer, build: Builder) -> str:
-    """Over the channels, or over all axes."""
+    """Over any axes: turned so that they are the last, seen as rows, and turned back. Keras' gamma and beta have their axes, in order."""
     rank = len(layer.shape)
     axes = sorted(axis - 1 if axis > 0 else axis + rank for axis in layer.options.wholes("axis", (-1,)))
     if layer.options.flag("rms_scaling", False):
         raise layer.error("rms_scaling is not supported; train without")
-    if axes == [rank - 1]:
-        return _normalized(layer, build, layer.input, _scale_and_shift(layer, layer.shape[-1:]))
-    if axes != list(range(rank)):
-        raise layer.error(f"axis {layer.call.config.get('axis')!r} is not supported, expected the channels, -1, or all axes")
-    flat = reshaped(layer, build, layer.input, (math.prod(layer.shape),))
-    return reshaped(layer, build, _normalized(layer, build, flat, _scale_and_shift(layer, layer.shape)), layer.shape)
+    if len(set(axes)) < len(axes) or not axes or not 0 <= axes[0] <= axes[-1] < rank:
+        raise layer.error(f"axis {layer.call.config.get('axis')!r} is not supported, expected some of 1 to {rank}; train along -1")
+    order = [*(place for place in range(rank) if place not in axes), *axes]
+    turned = transposed(layer, build, layer.input, [place + 1 for place in order])
+    shape = build.types[turned].shape
+    rows = (*shape[: rank - len(axes)], math.prod(shape[rank - len(axes) :]))
+    constants = _scale_and_shift(layer, tuple(layer.shape[axis] for axis in axes))
+    flat = turned if rows == shape else reshaped(layer, build, turned, rows)
+    made = _normalized(layer, build, flat, constants)
+    whole = made if rows == shape else reshaped(layer, build, made, shape)
+    return transposed(layer, build, whole, [order.index(place) + 1 for place in range(rank)])
 
 
 def _normalized(layer: Layer, build: Builder, tensor: str, constants: dict[str, Array]) -> str:

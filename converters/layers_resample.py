@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge.converters.builder import Builder, Layer, reads
-from edge.converters.layers_shape import sides
+from edge.converters.layers_shape import sides, transposed
 
 _Pair = tuple[int, int]
 
@@ -73,7 +73,4 @@ def permute(layer: Layer, build: Builder) -> str:
     rank, dims = len(layer.shape), layer.options.wholes("dims", ())
     if sorted(dims) != list(range(1, rank + 1)):
         raise layer.error(f"dims should be an order of the axes 1 to {rank}, got {dims}")
-    if list(dims) == sorted(dims):
-        return layer.input
-    axes = (*range(3 - rank), *(2 - rank + dim for dim in dims))
-    return build.add("transpose", layer, layer.input, attrs={f"axis_{i}": axis for i, axis in enumerate(axes)}, rank=rank)
+    return transposed(layer, build, layer.input, dims)

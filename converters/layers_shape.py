@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
-from edge.converters.builder import Builder, Layer, reads, same_padding
+from edge.converters.builder import Builder, Layer, Options, reads, same_padding
 from edge.ops import WINDOW_ATTRS
 
 
@@ -61,6 +62,37 @@ def reshaped(layer: Layer, build: Builder, tensor: str, shape: tuple[int, ...]) 
     """A tensor in another shape of as many values."""
     sizes = {f"size_{axis}": (*shape, 1, 1)[axis] for axis in range(3)}
     return build.add("reshape", layer, tensor, attrs={"rank": len(shape), **sizes})
+
+
+def transposed(layer: Layer, build: Builder, tensor: str, dims: Sequence[int]) -> str:
+    """A tensor with its axes in another order; `dims` counts them from 1, without the batch. Of two turns in a row one is made, or none."""
+    maker = next((node for node in build.nodes if node.output == tensor and node.op == "transpose"), None)
+    rank = len(build.types[tensor].shape)
+    if maker is not None and len(build.types[maker.inputs[0]].shape) == rank:
+        before = [int(maker.attrs[f"axis_{axis}"]) - (2 - rank) for axis in range(3 - rank, 3)]
+        return transposed(layer, build, maker.inputs[0], [before[dim - 1] for dim in dims])
+    if list(dims) == sorted(dims):
+        return tensor
+    axes = (*range(3 - rank), *(2 - rank + dim for dim in dims))
+    return build.add("transpose", layer, tensor, attrs={f"axis_{i}": axis for i, axis in enumerate(axes)}, rank=rank)
+
+
+def single_axis(options: Options, rank: int) -> int:
+    """The option `axis`, by default the last, as a place in a shape of `rank` axes without the batch."""
+    axes = options.wholes("axis", (-1,))
+    if len(axes) != 1 or not -rank <= axes[0] <= rank or axes[0] == 0:
+        raise options.error(f"axis {options.config.get('axis')!r} is not supported, expected one of 1 to {rank}; train along the last, -1")
+    return axes[0] - 1 if axes[0] > 0 else axes[0] + rank
+
+
+def along(layer: Layer, build: Builder, tensor: str, axis: int, function: Callable[[str], str]) -> str:
+    """What `function` gives, which acts along the last axis, for an axis of the shape: turned so that it is the last, and back."""
+    rank = len(build.types[tensor].shape)
+    if axis == rank - 1:
+        return function(tensor)
+    order = [*(place for place in range(rank) if place != axis), axis]
+    made = function(transposed(layer, build, tensor, [place + 1 for place in order]))
+    return transposed(layer, build, made, [order.index(place) + 1 for place in range(rank)])
 
 
 @reads("Concatenate")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from edge.converters.passes_exact import read_exact_bytes, store_exact_int8
 from edge.converters.passes_fold import absorb_affine, fold_batch_norm, fuse_activations
 from edge.converters.passes_groups import merge_groups
+from edge.converters.passes_layout import absorb_transpose
 from edge.converters.passes_moves import hoist_channelwise
 from edge.converters.passes_quantized import keep_integers, read_integers, read_signs
 from edge.converters.passes_simplify import absorb_flatten, absorb_padding, drop_no_ops, fuse_rescaling, keep_packed
@@ -21,6 +22,7 @@ PASSES: tuple[Pass, ...] = (
     merge_groups,
     hoist_channelwise,
     absorb_flatten,
+    absorb_transpose,
     keep_packed,
     absorb_padding,
     fuse_rescaling,

@@ -49,13 +49,3 @@ _KINDS: tuple[tuple[Callable[[str], bool], str], ...] = (
 def reason_against(call: Call) -> str | None:
     """Why a layer of this kind cannot be converted and what to do; None for layers of which nothing is known but their name."""
     return next((reason for is_kind, reason in _KINDS if is_kind(call.class_name)), None)
-
-
-def reason_against_layout(call: Call) -> str | None:
-    """The same for a layer that has its channels first."""
-    if call.config.get("data_format") != "channels_first":
-        return None
-    return (
-        "data_format 'channels_first' is not supported, expected channels_last; build the model with data_format='channels_last' and an "
-        "input of height, width, channels, take over the weights with set_weights(old.get_weights()), and save that"
-    )

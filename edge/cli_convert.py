@@ -45,6 +45,7 @@ Layers that were trained binary are packed as trained, whatever --bits says.
 @click.option("--format", "formats", type=click.Choice(tuple(FORMATS)), default="both", show_default=True, help="Which files to write.")
 @click.option("--calibrate", type=PATH, metavar="FILE|FOLDER", help="Pictures to measure ranges on, for 8-bit activations.")
 @click.option("--data", type=PATH, metavar="FILE|FOLDER", help="Pictures to compare source and result on.")
+@click.option("--weights", type=PATH, metavar="FILE", help="Weights of a model that holds none, such as JSON; of save_weights.")
 @click.option("--input-shape", type=numbers(int), metavar="H,W,C", help="Sizes of an input that the model leaves open.")
 @click.option("--input-dtype", type=click.Choice(("auto", "float32", "uint8")), default="auto", show_default=True,
               help="What the program is given; auto: bytes where pixels stay 0..255.")  # fmt: skip
@@ -90,7 +91,8 @@ def _convert(model: str, changed: dict[str, Any], options: dict[str, Any]) -> Re
             data=options["data"],
             input_dtype=options["input_dtype"],
             input_shape=options["input_shape"],
-            preprocess=_preprocess(model, changed, options["input_shape"]),
+            weights=options["weights"],
+            preprocess=_preprocess(model, changed, input_shape=options["input_shape"], weights=options["weights"]),
             labels=options["labels"],
             force=options["force"],
             progress=tell,
@@ -101,7 +103,7 @@ def _width(bits: str) -> int | str:
     return int(bits) if bits.isdecimal() else bits
 
 
-def _preprocess(model: str, changed: dict[str, Any], input_shape: tuple[int, ...] | None) -> Preprocess | None:
+def _preprocess(model: str, changed: dict[str, Any], **source: Any) -> Preprocess | None:
     """The default for this model with the options given in place of its own; None, the default, without any."""
     if not changed:
         return None
@@ -112,7 +114,7 @@ def _preprocess(model: str, changed: dict[str, Any], input_shape: tuple[int, ...
     from edge.converters.keras_file import read_keras
     from edge.converters.layers import rescales_itself
 
-    return combine(default_for(rescales_itself(read_keras(model, input_shape=input_shape))), changed)
+    return combine(default_for(rescales_itself(read_keras(model, **source))), changed)
 
 
 # -- the report ------------------------------------------------------------------------------------------------------------------

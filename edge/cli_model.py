@@ -157,7 +157,7 @@ def file_format(path: Path) -> str:
         return "edge"
     if start[4:] == _TFLITE_MAGIC:
         return "tflite"
-    if start.startswith(_KERAS_STARTS):
+    if start.startswith(_KERAS_STARTS) or start.lstrip().startswith(b"{"):  # JSON, with weights beside it
         return "keras"
     found = f"a file that begins with {start!r}" if start else "an empty file"
     raise InputError(f"cannot read the model {path}: expected a .edge, .tflite or Keras file, got {found}; convert the source model again")

@@ -84,9 +84,3 @@ def test_models_of_other_precisions_give_nearly_what_keras_gives(policy: str, su
 def test_refusals_by_kind_say_what_to_do(kind: str, says: str) -> None:
     with pytest.raises(ModelError, match=rf"layer 'layer0' \({kind}\): .*{says}"):
         read_graph(model_of((kind, {}, {})))
-
-
-def test_channels_first_is_refused_with_the_way_out() -> None:
-    config = {"filters": 2, "kernel_size": [3, 3], "data_format": "channels_first"}
-    with pytest.raises(ModelError, match=r"'channels_first' is not supported, expected channels_last; .*set_weights"):
-        read_graph(model_of(("Conv2D", config, {})))
