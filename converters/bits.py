@@ -26,7 +26,7 @@ import numpy as np
 from edge.converters.calibration import Statistics
 from edge.converters.int8 import quantize_int8, to_int8
 from edge.converters.layer_bits import given_bits
-from edge.converters.levels import LEVEL_OPS, LEVELS, TERNARY, Bits, Levels, narrowest, on_levels
+from edge.converters.levels import EIGHT_BITS, LEVEL_OPS, LEVELS, TERNARY, Bits, Levels, narrowest, on_levels
 from edge.converters.passes import run_passes
 from edge.converters.passes_exact import joined, over_filter, parts, per_channel, read_bytes
 from edge.converters.passes_fold import fuse_activations
@@ -95,10 +95,13 @@ def with_weights(graph: Graph, request: Request) -> Graph:
 
 
 def level_layers(graph: Graph, request: Request) -> dict[str, Levels]:
-    """The layers whose weights will be on levels, by the tensor that they give."""
-    chosen = _weight_bits(graph, request)
+    """The layers whose weights pictures can round, by the tensor that they give: those on levels and, if there are any, those of 8 bits
+    behind the first."""
+    chosen, first = _weight_bits(graph, request), {node.output for node in _ends(graph)[0]}
     able = {node.output for node in _weighted(graph) if node.op in LEVEL_OPS and stored(node) is F32}
-    return {name: LEVELS[bits] for name, bits in chosen.items() if bits in LEVELS and name in able}
+    few = {name: LEVELS[bits] for name, bits in chosen.items() if bits in LEVELS and name in able}
+    eight = {name: EIGHT_BITS for name, bits in chosen.items() if bits == 8 and name in able - first}
+    return few | eight if few else {}
 
 
 def choose_bits(graph: Graph, request: Request) -> Graph:
@@ -146,10 +149,10 @@ def _as_it_is(graph: Graph, request: Request) -> Graph:
 
 
 def _eight_bits(graph: Graph, request: Request) -> Graph:
-    given = given_bits(_weighted(graph), request.layers)
     graph = with_weights(graph, request)
     if request.activation_bits == 8:
-        return quantize_int8(graph, request.statistics, floats=frozenset(name for name, bits in given.items() if bits == 32))
+        return quantize_int8(graph, request.statistics, floats=_left_float(graph, request))
+    given = given_bits(_weighted(graph), request.layers)
     floats = [node for node in _weighted(graph) if stored(node) is F32 and not _quantized(graph, node) and node.output not in given]
     return _each(graph, {node.output: to_int8(node) for node in floats})
 
@@ -176,13 +179,15 @@ def _selects(node: Node) -> bool:
 
 
 def _few_bits(graph: Graph, request: Request) -> Graph:
-    trained = _is_trained_low(graph)
-    if request.activation_bits == 8:
-        floats = frozenset(name for name, bits in given_bits(_weighted(graph), request.layers).items() if bits == 32)
-        return quantize_int8(with_weights(graph, request), request.statistics, floats=floats)
-    if trained:
-        return with_weights(edit(graph, note=_as_trained(graph)), request)
-    return edit(with_weights(graph, request), note=_kept_at_8(graph, request)[1])
+    integer, trained = request.activation_bits == 8, _is_trained_low(graph)
+    notes = {} if trained and integer else _as_trained(graph) if trained else _kept_at_8(graph, request)[1]
+    graph = edit(with_weights(graph, request), note=notes)
+    return quantize_int8(graph, request.statistics, floats=_left_float(graph, request)) if integer else graph
+
+
+def _left_float(graph: Graph, request: Request) -> frozenset[str]:
+    """What layers give that are to stay float32 between int8 ones."""
+    return frozenset(name for name, bits in given_bits(_weighted(graph), request.layers).items() if bits == 32)
 
 
 def _is_trained_low(graph: Graph) -> bool:
@@ -204,7 +209,8 @@ def _at_bits(graph: Graph, node: Node, bits: Bits, request: Request) -> Graph:
     if bits == 32 or stored(node) is BITS:
         return graph
     if bits == 8:
-        return _stays_at_8(graph, node)
+        rounded = request.rounded.get(node.output)
+        return _each(graph, {node.output: replace(node, constants={**node.constants, **rounded})}) if rounded else _stays_at_8(graph, node)
     if bits == request.activation_bits == 1:
         return _binarize_both(graph, node, request.statistics)
     if node.op == "depthwise_conv2d" and bits != 1:

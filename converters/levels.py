@@ -41,6 +41,7 @@ class Levels:
 
 
 LEVELS: Mapping[Bits, Levels] = {4: Levels(-8, 7), 2: Levels(-2, 1), TERNARY: Levels(-1, 1)}
+EIGHT_BITS = Levels(-127, 127)
 LEVEL_OPS = ("conv2d", "dense")  # whose kernels read filters of 4 and 2 bits
 
 

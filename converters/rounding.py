@@ -5,13 +5,15 @@ With rows a of inputs (the values a window meets) and the float network's sums y
     E |y - s q a - b|^2 = s^2 q H q - 2 s q c + constant        H = cov(a, a), c = cov(a, y), b = E y - s q E a
 
 where a is what the network gives that was rounded so far: later layers make up for what earlier ones have lost, and the bias b takes all
-of the mean. Per layer:
+of the mean. Where the sums are only added to a tensor that is there before, y includes what that one has lost. Layers of 8 bits behind the
+first take part, with more levels. Per layer:
 
     1. H, c and the means from the pictures; the best real weights w = H^-1 c, held near the trained ones by a ridge.
     2. Scales by least squares (`edge.converters.levels`), each term times its input's variance.
     3. Column by column, in the order of falling variance, the rest of the weights makes up for the rounding of one (GPTQ: Frantar et al.,
        2022, by the Cholesky factor of H^-1), all output channels at once.
     4. Sweeps over the columns: each weight takes the level that is best given all others; between sweeps the best scale for the levels.
+       Of several scales to start from, each channel keeps the one that ends with the least error.
 
 Everything is linear algebra in float64; no gradient, no random number.
 """
@@ -25,7 +27,7 @@ import numpy as np
 
 from edge.converters.calibration import activations
 from edge.converters.levels import Levels, fitted_scales
-from edge.converters.rewriting import edit
+from edge.converters.rewriting import edit, is_plain
 from edge.converters.samples import Example
 from edge.graph import Array, Graph, Node
 from edge.kernels.windows import Window
@@ -34,6 +36,7 @@ MAX_TERMS = 4096  # of a sum; H takes the square of it
 MAX_ROWS = 128  # of a picture; neighbours say much the same
 _RIDGE = 0.01  # of the mean variance
 _SWEEPS = 8
+_STARTS = (0.75, 0.9, 1.0, 1.15, 1.3)  # of the scales
 
 Progress = Callable[[int, int], None]
 
@@ -98,12 +101,31 @@ def _moments(graph: Graph, low: Graph, node: Node, pictures: Iterable[Example]) 
     channels, terms = node.constants["filter"].shape[0] // groups, node.constants["filter"][0].size
     shapes = ((terms, terms), (terms, channels), (terms,), (channels,))
     found = [_Moments(*(np.zeros(shape) for shape in shapes)) for _ in range(groups)]
-    source = node.inputs[0]
+    source, beside = node.inputs[0], _added_to(graph, node)
     for number, (real, now) in enumerate(zip(activations(graph, pictures), activations(low, pictures), strict=True)):
         real_rows, now_rows = (_rows(node, values[source], groups, number) for values in (real, now))
-        for moments, a_real, a, filters in zip(found, real_rows, now_rows, np.split(node.constants["filter"], groups), strict=True):
-            moments.add(a.astype(np.float64), (a_real @ filters.reshape(channels, -1).T).astype(np.float64))
+        lost = _taken(real[beside] - now[beside], number) if beside else np.zeros((1, groups * channels), np.float32)
+        parts = zip(found, real_rows, now_rows, np.split(node.constants["filter"], groups), np.split(lost, groups, axis=1), strict=True)
+        for moments, a_real, a, filters, rest in parts:
+            moments.add(a.astype(np.float64), (a_real @ filters.reshape(channels, -1).T + rest).astype(np.float64))
     return [moments.centred() for moments in found]
+
+
+def _added_to(graph: Graph, node: Node) -> str:
+    """The tensor that the sums of a node, as they are, are added to and that is known before them; "" if there is none."""
+    reader = graph.only_consumer(node.output)
+    if reader is None or reader.op != "add" or not is_plain(node):
+        return ""
+    other = next(name for name in reader.inputs if name != node.output)
+    before = graph.nodes[: graph.nodes.index(node)]
+    return other if other in graph.inputs or any(other in each.outputs for each in before) else ""
+
+
+def _taken(image: Array, number: int) -> Array:
+    """The pixels of an image that are looked at, a row each."""
+    pixels = image.reshape(-1, image.shape[-1])
+    step = -(-len(pixels) // MAX_ROWS)
+    return pixels[number % step :: step]
 
 
 def _rows(node: Node, image: Array, groups: int, number: int) -> list[Array]:
@@ -115,9 +137,7 @@ def _rows(node: Node, image: Array, groups: int, number: int) -> list[Array]:
     sides = [(int(node.attrs[f"pad_{a}"]), int(node.attrs[f"pad_{b}"])) for a, b in (("top", "bottom"), ("left", "right"))]
     padded = np.pad(image, (*sides, (0, 0)))
     steps = tuple((int(node.attrs[f"{name}_h"]), int(node.attrs[f"{name}_w"])) for name in ("stride", "dilation"))
-    taps = [seen.reshape(-1, seen.shape[2]) for _, _, seen in Window(taps_h, taps_w, *steps).taps(padded)]
-    step = -(-len(taps[0]) // MAX_ROWS)
-    taken = np.stack([tap[number % step :: step] for tap in taps], axis=1)  # (rows, taps, channels)
+    taken = np.stack([_taken(seen, number) for _, _, seen in Window(taps_h, taps_w, *steps).taps(padded)], axis=1)  # (rows, taps, channels)
     return [taken[..., g * depth : (g + 1) * depth].reshape(len(taken), -1) for g in range(groups)]
 
 
@@ -139,12 +159,21 @@ def _rounded_group(weights: Array, moments: _Moments, levels: Levels) -> tuple[A
     h = moments.inputs + np.eye(len(moments.inputs)) * max(_RIDGE * float(np.trace(moments.inputs)) / len(moments.inputs), 1e-12)
     ridge = h - moments.inputs
     target = np.linalg.solve(h, moments.products + ridge @ weights.T).T
-    scale = fitted_scales(target, levels, np.diag(h))
+    fitted = fitted_scales(target, levels, np.diag(h))
+    tried = [_settled(target, fitted * start, h, levels) for start in _STARTS]
+    errors = [np.einsum("ok,ok->o", rest @ h, rest) for rest in (target - scale[:, None] * whole for whole, scale in tried)]
+    best = np.argmin(errors, axis=0)
+    whole, scale = (np.stack(each)[best, np.arange(len(best))] for each in zip(*tried, strict=True))
+    return whole, scale, moments.output_mean - (scale[:, None] * whole) @ moments.input_mean
+
+
+def _settled(target: Array, scale: Array, h: Array, levels: Levels) -> tuple[Array, Array]:
+    """Levels and scales from these scales on."""
     whole = _column_by_column(target, scale, h, levels)
     for _ in range(_SWEEPS):
         whole = _swept(target, scale, whole, h, levels)
         scale = _best_scale(target, whole, h, scale)
-    return whole, scale, moments.output_mean - (scale[:, None] * whole) @ moments.input_mean
+    return whole, scale
 
 
 def _column_by_column(target: Array, scale: Array, h: Array, levels: Levels) -> Array:

@@ -124,7 +124,7 @@ def test_the_report_is_json(tmp_path: Path) -> None:
 
 def test_progress_is_told(tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
-    edge.convert(FLOAT, tmp_path, bits=8, calibrate=examples(), progress=lambda *step: steps.append(step))
+    edge.convert(FLOAT, tmp_path, bits=4, calibrate=examples(), progress=lambda *step: steps.append(step))
     assert [name for name in dict.fromkeys(name for name, _, _ in steps)] == list(module.STEPS)
     assert all(0 <= done <= total for _, done, total in steps)
 
