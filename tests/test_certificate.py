@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,8 @@ from sample_programs import GRAPHS, program
 
 import edge
 from edge import self_check
+from edge.build import build_library
+from edge.bundle_runtime import runtime_modules, runtime_sources
 from edge.certificate import KEY, Certificate, program_sha256, read_certificate, repeat_file, state, void_reason, with_certificate
 from edge.cli import cli
 from edge.compare import Comparison, compare
@@ -27,7 +31,9 @@ from edge.compare_sign_off import sign_off
 from edge.engine import Engine
 from edge.errors import EdgeError, FormatError, InputError
 from edge.format import from_bytes, read, to_bytes, write
+from edge.kernels.features import host_architecture
 from edge.kernels.isa import available, detect
+from edge.kernels.linker import find_linkers
 from edge.known_answer import FILE, check, record
 from edge.program import Program
 from edge.tensors import Encoding
@@ -368,6 +374,35 @@ def test_a_known_answer_repeats_the_certificate(signed: Path, tmp_path: Path) ->
     write(replace(stored, layers=(("renamed",), *stored.layers[1:])), tmp_path / "digits.edge")
     with pytest.raises(EdgeError, match="is void"):
         check(tmp_path)
+
+
+@pytest.mark.skipif(not find_linkers(host_architecture()), reason="no linker for this machine is installed")
+def test_a_device_repeats_it_with_what_bundles_carry(signed: Path, tmp_path: Path) -> None:
+    """With kernels compiled ahead of time; neither Numba nor Keras nor anything else of edge can be imported."""
+    for name, content in runtime_sources(runtime_modules()).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    library = build_library("host", [read(signed)], tmp_path / "kernels.so")
+    code = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name.split('.')[0] in ('numba', 'llvmlite', 'keras', 'tensorflow', 'h5py'): raise ImportError(name)\n"
+        "sys.meta_path = [Refuse(), *(f for f in sys.meta_path if 'editable' not in repr(f).lower())]\n"
+        f"sys.path = [{str(tmp_path)!r}, *(p for p in sys.path if p and p != {str(EXAMPLES.parent)!r})]\n"
+        "import edge; assert edge.__file__.startswith(sys.path[0]), edge.__file__\n"
+        "from edge.cli import main; main()"
+    )
+    environment = {"PATH": os.environ["PATH"], "EDGE_KERNELS": str(library), "EDGE_CACHE": str(tmp_path / "cache")}
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    repeated = run("verify", "--self", signed)
+    assert repeated.returncode == 0 and "8 operations (5 tensors in all bits)" in repeated.stdout, repeated.stderr
+    with_source = run("verify", DIGITS, signed)
+    assert with_source.returncode == 1 and "only what runs models is on this device" in with_source.stderr
 
 
 # -- the command -----------------------------------------------------------------------------------------------------------------
