@@ -9,7 +9,7 @@ import importlib
 import importlib.metadata
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +75,14 @@ class TfliteModel:
         invoke: Callable[[], None] = self._interpreter.invoke
         return invoke
 
-    def tensors(self) -> dict[str, Array]:
-        """Real values of the tensors by name, without the batch axis, as the last run left them; those that the interpreter still has.
+    def tensors(self, names: Collection[str]) -> dict[str, Array]:
+        """Real values of the tensors `names`, without the batch axis, as the last run left them; of those that the interpreter still has.
 
         All of them are there in a model loaded with `keep_tensors`, but for those that the interpreter does without.
         """
         found = {}
         for detail in self._interpreter.get_tensor_details():
-            if len(detail["shape"]) and detail["name"] not in found:
+            if detail["name"] in names and len(detail["shape"]) and detail["name"] not in found:
                 try:
                     stored = self._interpreter.get_tensor(detail["index"])
                 except (ValueError, RuntimeError):
