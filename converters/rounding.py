@@ -13,7 +13,6 @@ first take part, with more levels. Per layer:
     3. Column by column, in the order of falling variance, the rest of the weights makes up for the rounding of one (GPTQ: Frantar et al.,
        2022, by the Cholesky factor of H^-1), all output channels at once.
     4. Sweeps over the columns: each weight takes the level that is best given all others; between sweeps the best scale for the levels.
-       Of several scales to start from, each channel keeps the one that ends with the least error.
 
 Everything is linear algebra in float64; no gradient, no random number.
 """
@@ -34,9 +33,8 @@ from edge.kernels.windows import Window
 
 MAX_TERMS = 4096  # of a sum; H takes the square of it
 MAX_ROWS = 128  # of a picture; neighbours say much the same
-_RIDGE = 0.01  # of the mean variance
+_RIDGE = 0.02  # of the mean variance
 _SWEEPS = 8
-_STARTS = (0.75, 0.9, 1.0, 1.15, 1.3)  # of the scales
 
 Progress = Callable[[int, int], None]
 
@@ -159,21 +157,12 @@ def _rounded_group(weights: Array, moments: _Moments, levels: Levels) -> tuple[A
     h = moments.inputs + np.eye(len(moments.inputs)) * max(_RIDGE * float(np.trace(moments.inputs)) / len(moments.inputs), 1e-12)
     ridge = h - moments.inputs
     target = np.linalg.solve(h, moments.products + ridge @ weights.T).T
-    fitted = fitted_scales(target, levels, np.diag(h))
-    tried = [_settled(target, fitted * start, h, levels) for start in _STARTS]
-    errors = [np.einsum("ok,ok->o", rest @ h, rest) for rest in (target - scale[:, None] * whole for whole, scale in tried)]
-    best = np.argmin(errors, axis=0)
-    whole, scale = (np.stack(each)[best, np.arange(len(best))] for each in zip(*tried, strict=True))
-    return whole, scale, moments.output_mean - (scale[:, None] * whole) @ moments.input_mean
-
-
-def _settled(target: Array, scale: Array, h: Array, levels: Levels) -> tuple[Array, Array]:
-    """Levels and scales from these scales on."""
+    scale = fitted_scales(target, levels, np.diag(h))
     whole = _column_by_column(target, scale, h, levels)
     for _ in range(_SWEEPS):
         whole = _swept(target, scale, whole, h, levels)
         scale = _best_scale(target, whole, h, scale)
-    return whole, scale
+    return whole, scale, moments.output_mean - (scale[:, None] * whole) @ moments.input_mean
 
 
 def _column_by_column(target: Array, scale: Array, h: Array, levels: Levels) -> Array:
