@@ -26,7 +26,8 @@ from edge.converters import (
 from edge.converters.builder import READERS, Builder, Layer, attributes, describe
 from edge.converters.keras_model import Call, KerasModel, Value
 from edge.converters.layouts import SUFFIX, Layouts, turned_inputs, turned_shape
-from edge.converters.operations import OPERATIONS, is_operation, operate, operation_name
+from edge.converters.operations import OPERATIONS, is_operation, operate
+from edge.converters.pixel_range import keeps_values, takes_bytes
 from edge.converters.refusals import reason_against
 from edge.errors import InputError, ModelError
 from edge.graph import Graph, Node
@@ -62,16 +63,15 @@ def _computing() -> list[str]:
 
 
 def rescales_itself(model: KerasModel) -> bool:
-    """Whether the first thing the model does with its pictures, but for layers that only train, is to scale them by a constant."""
+    """Whether the first thing the model does with its pictures, but for moving them, is to bring bytes 0..255 to a smaller range."""
     seen = {value.name for value in given_inputs(model) if len(model.inputs) == 1 or takes_pictures(value.shape)}
     first: list[bool] = []
     for call in model.calls:
         if seen.intersection(call.inputs):
-            if call.class_name in layers_shape.TRAINING_ONLY:
+            if keeps_values(call):
                 seen.update(call.outputs)
             else:
-                scales = is_operation(call) and operation_name(call) in ("multiply", "divide") and bool(call.arguments)
-                first.append(call.class_name == "Rescaling" or scales)
+                first.append(takes_bytes(call))
     return bool(first) and all(first)
 
 

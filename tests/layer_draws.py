@@ -12,7 +12,8 @@ JOINS = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Sub
 ACTIVATIONS = (
     None,
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "silu", "gelu", "softplus", "softsign", "mish"),
-    *("exponential", "hard_sigmoid", "hard_silu", "hard_tanh", "celu", "log_sigmoid", "tanh_shrink", "soft_shrink", "sparse_plus", "sparse_sigmoid", "squareplus", "softmax", "log_softmax"),
+    *("exponential", "hard_sigmoid", "hard_silu", "hard_tanh", "celu", "log_sigmoid", "tanh_shrink", "soft_shrink"),
+    *("sparse_plus", "sparse_sigmoid", "squareplus", "softmax", "log_softmax"),
 )
 
 

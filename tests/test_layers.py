@@ -280,13 +280,45 @@ def test_an_unknown_input_dtype_is_refused() -> None:
 @pytest.mark.parametrize(
     ("calls", "rescales"),
     [
-        ([("Rescaling", {"scale": 0.5}, {}), ("ReLU", {}, {})], True),
-        ([("RandomFlip", {}, {}), ("Rescaling", {"scale": 0.5}, {})], True),
-        ([("ReLU", {}, {}), ("Rescaling", {"scale": 0.5}, {})], False),
+        ([("Rescaling", {"scale": 1 / 255}, {}), ("ReLU", {}, {})], True),
+        ([("Rescaling", {"scale": [1 / 127.5] * 4, "offset": -1.0}, {})], True),
+        ([("Rescaling", {"scale": 2.0, "offset": -1.0}, {})], False),
+        ([("RandomFlip", {}, {}), ("Rescaling", {"scale": 1 / 255}, {})], True),
+        ([("Resizing", {"height": 4, "width": 4}, {}), ("Rescaling", {"scale": 1 / 255}, {})], True),
+        ([("ReLU", {}, {}), ("Rescaling", {"scale": 1 / 255}, {})], False),
+        ([("Normalization", {"mean": [123.7, 116.3, 103.5, 0.0], "variance": [3409.0] * 4}, {})], True),
+        ([("Normalization", {"mean": [0.485, 0.456, 0.406, 0.0], "variance": [0.05] * 4}, {})], False),
+        ([("Normalization", {}, {"mean": np.full(4, 120.0), "variance": np.ones(4)})], True),
+        ([("BatchNormalization", {}, {**NORM, "moving_mean": np.full(4, 120.0)}), ("ReLU", {}, {})], True),
+        ([("BatchNormalization", {}, NORM)], False),
+        ([("Conv2D", CONV, KERNEL)], False),
     ],
 )
 def test_a_model_that_rescales_itself_is_recognised(calls: Any, rescales: bool) -> None:
     assert rescales_itself(model_of(*calls)) is rescales
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "rescales"),
+    [
+        ("math.truediv", {"y": 127.5, "name": None}, True),
+        ("math.truediv", {"y": 2.0}, False),
+        ("math.multiply", {"y": 1 / 255}, True),
+        ("math.multiply", {"y": 2.0}, False),
+        ("math.subtract", {"y": [123.68, 116.779, 103.939, 0.0]}, True),
+        ("nn.bias_add", {"bias": [-103.939, -116.779, -123.68, 0.0]}, True),
+        ("math.subtract", {"y": 0.5}, False),
+        ("nn.relu", {}, False),
+    ],
+)
+def test_functions_that_rescale_are_recognised(function: str, arguments: Any, rescales: bool) -> None:
+    def call(name: str, function: str, arguments: Any, source: str) -> Call:
+        kind = "SlicingOpLambda" if "getitem" in function else "TFOpLambda"
+        return Call(name, kind, None, {"function": function}, {}, (source,), (name,), arguments)
+
+    turned = call("turned", "__operators__.getitem", {"slice_spec": [{"class_name": "__ellipsis__"}, {"step": -1}]}, "image")
+    calls = (turned, call("scaled", function, arguments, "turned"))
+    assert rescales_itself(model_of(calls=calls, outputs=("scaled",), output_names=("scaled",))) is rescales
 
 
 def test_bytes_are_made_float_first() -> None:
