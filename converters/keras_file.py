@@ -25,7 +25,7 @@ from edge.converters.keras_json import MAX_JSON_BYTES, is_name, mapping, parse_j
 from edge.converters.keras_model import Call, KerasModel, Value
 from edge.converters.keras_parts import is_json, is_weights_alone, read_weights, version_of, weights_beside
 from edge.converters.keras_tree import INPUT_LAYER, Layer, Model, batch_shape, read_model
-from edge.converters.keras_weights import read_listed_weights, read_named_weights, read_numbered_weights
+from edge.converters.keras_weights import leaves, read_listed_weights, read_named_weights, read_numbered_weights
 from edge.converters.saved_model import read_saved_model
 from edge.errors import ModelError
 
@@ -269,7 +269,18 @@ def _input_values(model: Model, input_shape: tuple[int, ...] | None) -> Iterator
         shape = _declared_shape(layer, model)
         # Of several inputs a given shape is meant for those that leave sizes open.
         closed = len(model.inputs) > 1 and shape is not None and None not in shape
-        yield Value(layer.name, shape if closed else _resolved(shape, input_shape, layer.name), _dtype(layer))
+        given = _turned(input_shape, model) if input_shape and shape and not _fits(shape, input_shape) else input_shape
+        yield Value(layer.name, shape if closed else _resolved(shape, given, layer.name), _dtype(layer))
+
+
+def _turned(given: tuple[int, ...], model: Model) -> tuple[int, ...]:
+    """The sizes of a picture, (H, W, C), as a model takes them that has its channels first."""
+    first = any(layer.config.get("data_format") == "channels_first" for _, layer in leaves(model))
+    return (given[-1], *given[:-1]) if first else given
+
+
+def _fits(shape: tuple[int | None, ...], given: tuple[int, ...]) -> bool:
+    return len(shape) == len(given) and all(size in (None, wanted) for size, wanted in zip(shape, given, strict=True))
 
 
 def _dtype(layer: Layer) -> str:
@@ -304,10 +315,7 @@ def _resolved(shape: tuple[int | None, ...] | None, given: tuple[int, ...] | Non
         return tuple(size for size in shape if size is not None)
     if not given or not all(_is_size(size) for size in given):
         raise ModelError(f"--input-shape is {_shown(given)}, expected sizes from 1 to {MAX_DIMENSION}, as in 224,224,3")
-    fits = shape is None or (
-        len(shape) == len(given) and all(size in (None, wanted) for size, wanted in zip(shape, given, strict=True))
-    )
-    if not fits:
+    if shape is not None and not _fits(shape, given):
         raise ModelError(f"--input-shape is {_shown(given)} but the model's input {name!r} is {_shown(shape)}: give sizes that fit it")
     return given
 

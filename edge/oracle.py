@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from edge.converters.keras_model import Call, KerasModel
+from edge.converters.layouts import SUFFIX, turned_inputs
 from edge.errors import MissingPackage
 from edge.graph import Array, Graph, Node
 from edge.kernels.arithmetic import DTYPES, dequantize
@@ -220,15 +221,21 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def _layer_outputs(loaded: Any, model: KerasModel, batch: Batch) -> dict[str, Array]:
-    """The output of every layer that Keras has by itself, each computed by Keras from Keras' own outputs before it."""
+    """The output of every layer that Keras has by itself, each computed by Keras from Keras' own outputs before it.
+
+    Of a model with its channels first also with the channels last, as graphs hold them (`edge.converters.layouts`).
+    """
     import keras
 
-    values: dict[str, Any] = {name: keras.ops.convert_to_tensor(array.astype(np.float32)) for name, array in batch.items()}
+    turned = turned_inputs(model)
+    given = {name: np.moveaxis(array, -1, 1) if name in turned else array for name, array in batch.items()}
+    values: dict[str, Any] = {name: keras.ops.convert_to_tensor(array.astype(np.float32)) for name, array in given.items()}
     for call in model.calls:
         layer = _find_layer(loaded, re.sub(r"#\d+$", "", call.name))
         if layer is not None and not call.arguments and len(call.outputs) == 1 and all(name in values for name in call.inputs):
             values[call.outputs[0]] = _apply(layer, call, values)
-    return {name: np.asarray(keras.ops.convert_to_numpy(value), np.float32) for name, value in values.items()}
+    outputs = {name: np.asarray(keras.ops.convert_to_numpy(value), np.float32) for name, value in values.items()}
+    return outputs | {name + SUFFIX: np.moveaxis(array, 1, -1) for name, array in outputs.items() if array.ndim > 2}
 
 
 def _apply(layer: Any, call: Call, values: Mapping[str, Any]) -> Any:

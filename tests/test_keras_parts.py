@@ -97,7 +97,7 @@ def test_the_command(model: Any, tmp_path: Path) -> None:
         ("nothing.h5", "its weights nothing.h5: cannot be read"),
         ("text.h5", "its weights text.h5: is no HDF5 file"),
         ("empty.h5", "its weights empty.h5: is an HDF5 file without the weights of a model"),
-        ("other.weights.h5", "its weights other.weights.h5: (layer 'batch.*' .* lacks its gamma|the weights of layer 'conv.*' are stored as)"),
+        ("other.weights.h5", "other.weights.h5: (layer 'batch.*' .* lacks its gamma|the weights of layer 'conv.*' are stored as)"),
         (".", "its weights .*: is a folder"),
     ],
 )

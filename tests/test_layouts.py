@@ -219,3 +219,22 @@ def test_the_report_says_how_the_input_lies(keras: Any, tmp_path: Path) -> None:
     said = report.messages[-1]
     assert said.startswith("channels last: where the source has its channels first, the files take ") and said.endswith(" as 8 x 9 x 3")
     assert json.loads(json.dumps(report.to_json()))["messages"][-1] == said
+
+
+def test_files_are_verified_against_keras_layer_by_layer(keras: Any, tmp_path: Path) -> None:
+    from edge.compare import compare
+
+    graph_of(keras, (3, 8, 9), lambda layers, x: layers.Dense(3)(layers.Flatten()(features(layers, x))), tmp_path / "model.keras")
+    edge.convert(tmp_path / "model.keras", bits=32, formats="edge")
+    found = compare(tmp_path / "model.keras", tmp_path / "model.edge", count=3)
+    assert found.equal and found.oracle_is_keras and len(found.layers) > 4
+
+
+def test_sizes_are_given_as_pictures_have_them(keras: Any, tmp_path: Path) -> None:
+    build: Build = lambda layers, x: layers.GlobalMaxPooling2D(**FIRST)(layers.Conv2D(2, 3, **FIRST)(x))  # noqa: E731
+    given = keras.Input((3, None, None))
+    keras.Model(given, build(keras.layers, given)).save(tmp_path / "model.keras")
+    for shape in ((8, 9, 3), (3, 8, 9)):
+        assert read_keras(tmp_path / "model.keras", input_shape=shape).inputs[0].shape == (3, 8, 9)
+    with pytest.raises(ModelError, match="--input-shape is"):
+        read_keras(tmp_path / "model.keras", input_shape=(8, 9, 4))

@@ -19,12 +19,15 @@ from edge.converters.passes import PASSES, run_passes
 from edge.converters.passes_exact import read_exact_bytes, store_exact_int8
 from edge.converters.passes_fold import absorb_affine, fold_batch_norm, fuse_activations
 from edge.converters.passes_groups import merge_groups
+from edge.converters.passes_layout import absorb_transpose
 from edge.converters.passes_moves import hoist_channelwise
 from edge.converters.passes_quantized import keep_integers, read_integers, read_signs
 from edge.converters.passes_simplify import absorb_flatten, absorb_padding, drop_no_ops, fuse_rescaling, keep_packed
 from edge.converters.thresholds import find_thresholds
 from edge.graph import Graph, Pass
 from edge.kernels.reference import run_graph
+
+TURNED = ("Permute", {"name": "turned", "dims": [3, 1, 2]}, {})
 
 
 def transposed(taps: int, strides: tuple[int, int] = (2, 2)) -> Any:
@@ -107,6 +110,21 @@ def cases() -> dict[str, tuple[Pass, Callable[[], Graph], str, float]]:
             """conv/binarize: 4x4x8 bits = binarize image
             conv: 1x1x3 float32 = conv2d conv/binarize filter:bits scale:float32
             outputs conv""",
+            0.0,
+        ),
+        "absorb_transpose": (
+            absorb_transpose,
+            lambda: absorb_flatten(graph_of(TURNED, FLATTEN, dense(rng(), 128, 3, name="dense"))),
+            """dense: 3 float32 = dense image filter:float32
+            outputs dense""",
+            1e-5,
+        ),
+        "absorb_transpose of signs": (
+            absorb_transpose,
+            lambda: absorb_flatten(graph_of(TURNED, FLATTEN, dense(rng(), 128, 3, name="dense", sign=True))),
+            """dense/binarize: 4x4x8 bits = binarize image
+            dense: 3 float32 = dense dense/binarize filter:bits scale:float32
+            outputs dense""",
             0.0,
         ),
         "merge_groups": (
@@ -302,6 +320,8 @@ def test_every_pass_has_a_case() -> None:
         (absorb_flatten, [FLATTEN, norm(rng(), 128), dense(rng(), 128, 3)]),
         (absorb_flatten, [("Reshape", {"target_shape": [1, 1, 128]}, {}), conv(rng(), (1, 1), 64, 2, groups=2)]),
         (absorb_flatten, [("Reshape", {"target_shape": [1, 2, 64]}, {}), conv(rng(), (1, 1), 64, 2)]),
+        (absorb_transpose, [TURNED, RELU]),
+        (absorb_transpose, [TURNED, conv(rng(), (1, 1), 4, 2, sign=True)]),
         (store_exact_int8, [conv(rng(), (3, 3), 8, 2)]),
         (find_thresholds, [conv(rng(), (3, 3), 8, 2), norm(rng(), 2), dense(rng(), 2, 2, sign=True)]),
         (absorb_affine, [norm(rng(), 8), RELU, conv(rng(), (3, 3), 8, 2, sign=True)]),

@@ -127,7 +127,7 @@ def test_several_inputs(tmp_path: Path) -> None:
         np.testing.assert_array_equal(model.run(*given), np.maximum(a + b, 0))
     np.testing.assert_array_equal(model.run(a, b[0]), np.maximum(a + b[0], 0))
     model.placed(a[0], b[0])()
-    with pytest.raises(InputError, match="expected .* received 1 of them"):
+    with pytest.raises(InputError, match=r"expected .* received 1 of them"):
         model.run(a)
 
 
