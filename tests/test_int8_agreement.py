@@ -19,6 +19,7 @@ from edge.converters.bits import Request, choose_bits, measured
 from edge.converters.calibration import measure
 from edge.converters.keras_file import read_keras
 from edge.converters.layers import read_graph
+from edge.converters.levels import Bits
 from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.converters.tflite import write_tflite
@@ -36,6 +37,7 @@ MODELS = Path(__file__).parents[2] / "shared" / "models" / "mlperf_tiny"
 SOURCES = [FUNCTIONAL, *(MODELS / name for name in ("pretrainedResnet.h5", "ad01.h5", "str_ww_ref_model.h5", "vww_96.h5"))]
 RESOLVERS = {"xnnpack": litert.OpResolverType.AUTO, "plain": litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
 MOST_APART = {"xnnpack": 0.0001, "plain": 0.02}  # share of the values of a layer that may be one step apart
+FEW = 6  # values, of tensors so small that they are a larger share
 HALVES = 0.3  # of means, which TFLite rounds half away from zero, the engine to even; a global mean of 4 x 4 bytes is often a half
 
 
@@ -53,7 +55,7 @@ def pictures(graph: Graph, count: int) -> Array:
     return (noise * 60 + 128).clip(0, 255).astype(np.float32) if shape == (32, 32, 3) else noise.astype(np.float32)
 
 
-def lowered(path: Path, bits: int) -> tuple[Graph, Array]:
+def lowered(path: Path, bits: Bits) -> tuple[Graph, Array]:
     """The graph that both files are written from, and pictures it was calibrated on."""
     graph = run_passes(read_graph(read_keras(path)))
     examples = pictures(graph, 4)
@@ -85,12 +87,13 @@ def check_layer(graph: Graph, node: Node, resolver: str, runs: list[dict[str, Ar
     apart = np.abs(got - expected)
     assert apart.max() <= 1, f"{node.op} {node.output}: {apart.max():.0f} steps apart"
     share = {"average_pool2d": HALVES, "add": MOST_APART["plain"]}.get(node.op, MOST_APART[resolver])
-    assert np.mean(apart) <= share, f"{node.op} {node.output}: {np.mean(apart):.2%} of the values are a step apart"
+    most = max(share * apart.size, FEW if resolver == "plain" else 0)
+    assert apart.sum() <= most, f"{node.op} {node.output}: {apart.sum():.0f} of {apart.size} values are a step apart"
 
 
-@pytest.mark.parametrize("bits", [1, 8])
+@pytest.mark.parametrize("bits", [1, 2, "ternary", 4, 8])
 @pytest.mark.parametrize("source", sources())
-def test_every_layer_of_both_files_gives_the_same(source: Path, bits: int) -> None:
+def test_every_layer_of_both_files_gives_the_same(source: Path, bits: Bits) -> None:
     graph, examples = lowered(source, bits)
     runs = [run_graph(graph, {graph.inputs[0]: picture}) for picture in examples]
     check_engine(graph, examples, runs)
