@@ -1,6 +1,7 @@
 """The results table: what each network reaches at each precision, of the runs of `edge train`.
 
     python benchmarks/accuracy_table.py --runs runs     # read what is trained, then write the pages
+    python benchmarks/accuracy_table.py --runs runs --time   # time their files as well, which wants a machine with nothing else to do
     python benchmarks/accuracy_table.py                 # write the pages again
 
 `benchmarks/results/accuracy.json` keeps what the runs measured, `benchmarks/results/curves` their curves; docs/results.md and the table of
@@ -17,6 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edge.console import bytes_text
 from edge.recipes import RECIPES, TABLE, Recipe
@@ -37,6 +40,7 @@ RUN_OF = {"float": "float", "int8": "float"}
 ASKED_COLUMN = {"float": 0, "xnor-weights": 1, "dorefa-weights": 1, "xnor": 2, "xnor-k": 2}
 LEAST_ONE_BIT_SHARE = 0.95
 
+TIMED_RUNS = 300
 Rows = list[dict[str, Any]]
 
 
@@ -66,8 +70,32 @@ def collect(runs: Path, stored: Rows) -> Rows:
     found = {row["run"]: row for row in stored}
     for path in sorted(runs.glob(f"*/{RESULT}")):
         row = json.loads(path.read_text(encoding="utf-8"))
+        _keep_latencies(row, found.get(row["run"]))
         found[row["run"]] = row
     return [found[name] for name in sorted(found)]
+
+
+def _keep_latencies(row: dict[str, Any], before: Mapping[str, Any] | None) -> None:
+    """Those of the same files, which a run does not measure itself."""
+    for name, file in row["files"].items():
+        old = before["files"].get(name, {}) if before else {}
+        if "latency_us" in old and all(old[fact] == file[fact] for fact in ("bytes", "score")):
+            file["latency_us"] = old["latency_us"]
+
+
+def measure_latencies(rows: Rows, runs: Path) -> None:
+    """The time of one picture on one thread, from array to array: the median of many, microseconds, of files that have none yet."""
+    import edge
+
+    for row in rows:
+        for file in row["files"].values():
+            path = runs / row["run"] / file["file"]
+            if "latency_us" in file or not path.exists():
+                continue
+            engine = edge.load(path)
+            picture = np.random.default_rng(0).integers(0, 256, engine.inputs[0].shape).astype(np.uint8)
+            engine.times(picture, 10, whole=True)
+            file["latency_us"] = round(1e6 * float(np.median(engine.times(picture, TIMED_RUNS, whole=True))), 1)
 
 
 def read_rows() -> Rows:
@@ -135,7 +163,8 @@ def _described(recipe: Recipe) -> str:
 
 def runs_table(rows: Rows) -> str:
     """A line for each run."""
-    lines = ["| run | test score | weights of 1 bit | bytes | epochs (kept) | training | processor time | command |", "|---" * 8 + "|"]
+    heads = ("run", "test score", "1 bit", "bytes", "µs a picture", "epochs (kept)", "training", "processor time", "command")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         for name, file in row["files"].items():
             score = Cell((file["score"],), file).text()
@@ -143,7 +172,8 @@ def runs_table(rows: Rows) -> str:
             times = f"{row['training_s'] / 60:.1f} min | {row['training_cpu_s'] / 60:.1f} min"
             label = row["run"] if name != "int8" else f"{row['run']}, 8 bit"
             epochs = f"{row['epochs']} ({row['best_epoch']})"
-            lines.append(f"| {label} | {score} | {share} | {file['bytes']:,} | {epochs} | {times} | `{row['command']}` |")
+            facts = (label, score, share, f"{file['bytes']:,}", str(file.get("latency_us", "")), epochs, times, f"`{row['command']}`")
+            lines.append(f"| {' | '.join(facts)} |")
     return "\n".join(lines)
 
 
@@ -174,7 +204,7 @@ what is missing.
 ## Runs
 
 {hardware(rows)} Curves are in [benchmarks/results/curves](../benchmarks/results/curves). In a command `--data` names the
-file that the data set came from; without it Keras fetches the same.
+file that the data set came from; without it Keras fetches the same. Times are those of the engine on one thread of that processor.
 
 {runs_table(rows)}
 """
@@ -193,11 +223,13 @@ def short_of_signs(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return [row["run"] for row, file in files if file["one_bit_share"] < LEAST_ONE_BIT_SHARE]
 
 
-def write_tables(runs: Path | None = None) -> Rows:
-    """Take in the finished runs and write the pages."""
+def write_tables(runs: Path | None = None, *, timed: bool = False) -> Rows:
+    """Take in the finished runs, with `timed` time their files, and write the pages."""
     rows = read_rows()
     if runs is not None:
         rows = collect(runs, rows)
+        if timed:
+            measure_latencies(rows, runs)
         keep(rows, runs)
     PAGE.write_text(page(rows), encoding="utf-8")
     README.write_text(readme_with(README.read_text(encoding="utf-8"), rows), encoding="utf-8")
@@ -207,7 +239,9 @@ def write_tables(runs: Path | None = None) -> Rows:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write the results table.")
     parser.add_argument("--runs", type=Path, help="a folder of runs of edge train to take in")
-    rows = write_tables(parser.parse_args(arguments).runs)
+    parser.add_argument("--time", action="store_true", help="measure how long a picture takes")
+    given = parser.parse_args(arguments)
+    rows = write_tables(given.runs, timed=given.time)
     print(f"{len(rows)} runs; {len(absent(rows))} cells are absent")
 
 

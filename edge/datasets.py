@@ -146,7 +146,8 @@ def _from_npz(name: str, path: Path) -> Dataset:
                 )
             arrays = [np.asarray(file[array]) for array in ARRAYS]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
-        raise InputError(f"the data set {path} cannot be read: {err}; expected an .npz file with {', '.join(ARRAYS)}") from err
+        expected = f"expected an .npz file with {', '.join(ARRAYS)}, got none or a damaged one"
+        raise InputError(f"the data set {path} cannot be read: {expected}; check the file") from err
     return _checked(name, str(path), *arrays)
 
 

@@ -26,6 +26,7 @@ from edge.train_result import RESULT, convert_and_test
 from edge.zoo import build
 from edge.zoo_writer import Model, keras_package
 
+LEAST_PICTURES = 10
 SETTINGS, MODEL = "settings.json", "model.keras"
 
 
@@ -136,7 +137,22 @@ def _new_network(made: Recipe, settings: Settings) -> Model:
 
 def _data(made: Recipe, settings: Settings, network: Model, told: Told) -> Dataset:
     data = load(made.data, path=settings.data, shape=tuple(network.input_shape[1:]), say=told.say)
+    _check(data, network)
     return data.permuted() if made.permuted else data
+
+
+def _check(data: Dataset, network: Model) -> None:
+    """Refuse labels that the network has no answer for, and too few pictures to hold some back."""
+    classes = [shape[-1] for shape in (network.output_shape if isinstance(network.output_shape, list) else [network.output_shape])]
+    for part, pictures in (("train", data.train), ("test", data.test)):
+        columns = pictures.y.reshape(len(pictures), -1)
+        if columns.shape[1] != len(classes) or (columns.max(axis=0) >= classes).any():
+            raise InputError(
+                f"the network tells {' and '.join(map(str, classes))} classes apart, from 0, but the labels of the {part} pictures "
+                f"go up to {' and '.join(map(str, columns.max(axis=0)))}; give data of as many classes"
+            )
+    if len(data.train) < LEAST_PICTURES:
+        raise InputError(f"a training needs {LEAST_PICTURES} pictures or more, got {len(data.train)}; give more")
 
 
 def _teacher_folder(folder: Path, settings: Settings) -> tuple[Settings, Path]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.datasets import Part
-from edge.errors import InputError
+from edge.errors import EdgeError, InputError
 from edge.files import write_atomically
 from edge.recipes import Recipe, Schedule
 from edge.train_pupil import float_weights, logits_of, pupil, reseed
@@ -134,6 +134,8 @@ def _epoch(training: Training, model: Model, validate: Model, epoch: int, stage:
         model.reset_metrics()
         total += model.train_on_batch(training.train.x[rows], _targets(training.train.y[rows]), return_dict=True)["loss"]
         batch(epoch, step + 1, training.steps)
+    if not np.isfinite(total):
+        raise EdgeError(f"the training diverged: expected a finite loss, got {total} in epoch {epoch + 1}; start anew with another --seed")
     outputs = validate.predict(training.held_back.x, batch_size=_VALIDATION_BATCH, verbose=0)
     found = measure_for(training.held_back.y).of(outputs if isinstance(outputs, list) else [outputs], training.held_back.y)
     return Epoch(epoch + 1, stage, rate, float(total) / training.steps, found, time.monotonic() - started, time.process_time() - cpu)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -141,13 +144,29 @@ class Writer:
 
 
 def keras_package() -> Any:
+    """Keras, imported; raises `MissingPackage` without it."""
     try:
-        import keras
+        with _unheard() if "keras" not in sys.modules else nullcontext():
+            import keras
     except ModuleNotFoundError as err:
         raise MissingPackage(
             "a network of edge.zoo is a Keras 3 model, but Keras cannot be imported; install it with: pip install tensorflow"
         ) from err
     return keras
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """What TensorFlow's libraries write to stderr while they load, about themselves, left out; errors are raised as ever."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _quantized(kind: str) -> Any:

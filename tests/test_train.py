@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from edge import train as training
 from edge.cli import cli
-from edge.errors import InputError, MissingPackage
+from edge.errors import EdgeError, InputError, MissingPackage
 from edge.recipes import RECIPES, Augment, Schedule, Schedules, recipe
 from edge.train import Told, settings_for, train
 from edge.train_loop import Epoch, read_checkpoint
@@ -213,6 +213,31 @@ def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds a run with seed 0, expected 1"):
         train(replace(first, seed=1), tmp_path / "run", resume=True)
     assert train(first, tmp_path / "run", resume=True)["run"] == first.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"y_train": np.arange(320)}, "tells 10 classes apart, from 0, but the labels of the train pictures go up to 319"),
+        ({"y_test": np.full(80, 10)}, "labels of the test pictures go up to 10"),
+        ({"y_test": np.zeros((80, 2), int)}, "go up to 0 and 0"),
+        ({"x_train": np.zeros((4, 28, 28), np.uint8), "y_train": np.zeros(4, int)}, "needs 10 pictures or more, got 4"),
+    ],
+)
+def test_data_that_the_network_cannot_learn_are_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = data_file(tmp_path)
+    with np.load(path) as file:
+        np.savez(path, **{**file, **changes})
+    with pytest.raises(InputError, match=said):
+        tiny("float", path, tmp_path)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = RECIPES["tiny"]
+    fast = replace(made.schedules, floats=Schedule(3, 1e30, "sgd", warm_up=0.1))
+    monkeypatch.setitem(RECIPES, "tiny", replace(made, schedules=fast))
+    with pytest.raises(EdgeError, match="diverged: expected a finite loss, got nan"):
+        tiny("float", data_file(tmp_path), tmp_path)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
