@@ -37,7 +37,7 @@ MODELS = Path(__file__).parents[2] / "shared" / "models" / "mlperf_tiny"
 SOURCES = [FUNCTIONAL, *(MODELS / name for name in ("pretrainedResnet.h5", "ad01.h5", "str_ww_ref_model.h5", "vww_96.h5"))]
 RESOLVERS = {"xnnpack": litert.OpResolverType.AUTO, "plain": litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
 MOST_APART = {"xnnpack": 0.0001, "plain": 0.02}  # share of the values of a layer that may be one step apart
-FEW = 6  # values, of tensors so small that they are a larger share
+TIES = 0.08  # of sums with weights of 2 bits, few and small: many are close to the middle between two steps
 HALVES = 0.3  # of means, which TFLite rounds half away from zero, the engine to even; a global mean of 4 x 4 bytes is often a half
 
 
@@ -87,8 +87,9 @@ def check_layer(graph: Graph, node: Node, resolver: str, runs: list[dict[str, Ar
     apart = np.abs(got - expected)
     assert apart.max() <= 1, f"{node.op} {node.output}: {apart.max():.0f} steps apart"
     share = {"average_pool2d": HALVES, "add": MOST_APART["plain"]}.get(node.op, MOST_APART[resolver])
-    most = max(share * apart.size, FEW if resolver == "plain" else 0)
-    assert apart.sum() <= most, f"{node.op} {node.output}: {apart.sum():.0f} of {apart.size} values are a step apart"
+    if resolver == "plain" and node.op == "conv2d" and node.constants["filter"].dtype == np.int8 and node.constants["filter"].max() <= 1:
+        share = TIES
+    assert np.mean(apart) <= share, f"{node.op} {node.output}: {np.mean(apart):.2%} of the values are a step apart"
 
 
 @pytest.mark.parametrize("bits", [1, 2, "ternary", 4, 8])
