@@ -65,6 +65,11 @@ class Request:
             known = " or ".join(map(str, allowed))
             raise InputError(f"activation bits should be {known} with bits {self.bits}, got {self.activation_bits!r}")
 
+    @property
+    def has_levels(self) -> bool:
+        """Whether weights of 4 or 2 bits or ternary ones were asked for."""
+        return any(bits in LEVELS for bits in (self.bits, *(bits for _, bits in self.layers)))
+
 
 def requested(
     bits: Bits, activation_bits: int | None, *, calibrated: bool, layers: Mapping[str, Bits] | None = None

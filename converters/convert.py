@@ -50,6 +50,7 @@ Progress = Callable[[str, int, int], None]
 LABEL_FILE = "labels.txt"
 MAX_CALIBRATION = 1000  # pictures; more change ranges little and take long
 MAX_ROUNDING = 256  # pictures, which are run once for every layer
+_HINT = ("weights of few bits were rounded each for itself; --calibrate PICTURES rounds them by what layers give, which loses far less",)
 STEPS = ("reading", "simplifying", "rounding", "calibrating", "choosing bits", "packing", "comparing", "writing")
 _LOSSES_OF_VALUES = ("mean_squared_error", "mse", "mean_absolute_error", "mae", "huber", "log_cosh")
 
@@ -119,8 +120,9 @@ def convert(
     files = _contents(possible, plain, program)
     del graph, plain, program  # they go with the last file that needs them
     report = _with_files(report, write_all(files), signs, missing)
+    hint = _HINT if calibration is None and request.has_levels else ()
     named = (f"labels: {', '.join(found[:3])}{', ...' if len(found) > 3 else ''}, from {LABEL_FILE} beside the model",) if found else ()
-    return replace(report, messages=(*report.messages, *named))
+    return replace(report, messages=(*report.messages, *hint, *named))
 
 
 # -- what the network takes ----------------------------------------------------------------------------------------------------

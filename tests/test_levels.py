@@ -224,6 +224,7 @@ def test_files_are_smaller_and_both_give_the_same(bits: Bits, calibrated: bool, 
     assert report.activation_bits == (8 if calibrated else 32) and report.to_json()["bits"] == bits
     assert stored_bytes(report) < stored_bytes(eight) < stored_bytes(info)
     assert {row.bits_after for row in report.layers} & {2, 4}
+    assert any("--calibrate PICTURES" in message for message in report.messages) != calibrated
     got, expected = (load(tmp_path / f"few.{suffix}").run(pictures) for load, suffix in ((edge.load, "edge"), (load_tflite, "tflite")))
     for ours, theirs in zip(got, expected, strict=True):  # two outputs
         np.testing.assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max() if calibrated else 1e-4)
