@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import edge
+from edge.compare import compare
 from edge.oracle import _custom_objects
 
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models" / "mlperf_tiny"
@@ -28,3 +29,5 @@ def test_mlperf_tiny_equals_keras(name: str, tmp_path: Path) -> None:
     expected = model.predict(x, verbose=0)
     got = edge.load(tmp_path / "model.edge").run(x)
     assert np.abs(got - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
+    comparison = compare(MODELS / f"{name}.h5", tmp_path / "model.edge", count=2, keras=True)
+    assert comparison.equal and comparison.precision == "exact" and comparison.oracle_is_keras, comparison.verdict
