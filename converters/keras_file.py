@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import stat
 import zipfile
@@ -55,7 +56,7 @@ class _Source:
 
 
 def read_keras(
-    path: str | Path, *, input_shape: tuple[int, ...] | None = None, weights: str | Path | None = None
+    path: str | Path, *, input_shape: tuple[int, ...] | None = None, weights: str | os.PathLike[str] | None = None
 ) -> KerasModel:
     """Read the model file at `path`.
 

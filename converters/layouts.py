@@ -38,7 +38,7 @@ def is_turned(tensor: str) -> bool:
     return tensor.removesuffix("/unpack").endswith(SUFFIX)
 
 
-def turned_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def turned_shape(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
     """(C, H, W) as (H, W, C)."""
     return (*shape[1:], shape[0])
 
