@@ -15,7 +15,7 @@ import numpy as np
 
 from edge.answers import class_output, kind_of
 from edge.batches import size_text, takes_pictures
-from edge.converters.bits import Request, choose_bits, level_layers, measured, requested, with_weights
+from edge.converters.bits import Request, choose_bits, measured, requested
 from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
 from edge.converters.keras_model import KerasModel, without_values
@@ -27,7 +27,7 @@ from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.converters.report import Agreement, FileRow, Report, advice, layer_rows
 from edge.converters.rewriting import stored
-from edge.converters.rounding import Filters, rounded
+from edge.converters.rounding import with_rounded
 from edge.converters.samples import CALIBRATION_ARRAYS, DATA_ARRAYS, Example, Samples, Source, load_examples
 from edge.converters.tflite import tflite_content
 from edge.converters.tflite_file import packages
@@ -185,22 +185,13 @@ def _lowered(graph: Graph, request: Request, calibration: Samples | None, tell: 
         tell("simplifying", 0, 1)
         simple = run_passes(graph)
         if calibration is not None:
-            request = replace(request, rounded=_rounded(simple, request, calibration, tell))
+            chosen = [array for array, _ in calibration.first(MAX_ROUNDING)] if request.has_levels else []
+            request = with_rounded(simple, request, chosen, lambda done, total: tell("rounding", done, total))
         if calibration is not None and request.activation_bits != 32:
             deviations = request.activation_bits == 1
             request = replace(request, statistics=_statistics(measured(simple, request), calibration, tell, deviations=deviations))
         tell("choosing bits", 0, 1)
         return choose_bits(simple, request)
-
-
-def _rounded(graph: Graph, request: Request, calibration: Samples, tell: Progress) -> Filters:
-    """The filters on levels that suit the pictures."""
-    levels = level_layers(graph, request)
-    if not levels:
-        return {}
-    pictures = [array for array, _ in calibration.first(MAX_ROUNDING)]
-    low = with_weights(graph, request)
-    return rounded(graph, low, levels, pictures, lambda done, total: tell("rounding", done, total))
 
 
 class _Told:

@@ -19,15 +19,17 @@ Everything is linear algebra in float64; no gradient, no random number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edge.converters.bits import Request, level_layers, with_weights
 from edge.converters.calibration import activations
 from edge.converters.levels import Levels, fitted_scales
 from edge.converters.rewriting import edit, is_plain
 from edge.converters.samples import Example
+from edge.errors import InputError
 from edge.graph import Array, Graph, Node
 from edge.kernels.windows import Window
 
@@ -37,9 +39,13 @@ _RIDGE = 0.02  # of the mean variance
 _SWEEPS = 8
 
 Progress = Callable[[int, int], None]
-
-
 Filters = dict[str, dict[str, Array]]
+
+
+def with_rounded(graph: Graph, request: Request, pictures: Sequence[Example], tell: Progress | None = None) -> Request:
+    """The request with the filters that suit the pictures, for the layers of `graph` that it puts on levels, if any."""
+    layers = level_layers(graph, request)
+    return replace(request, rounded=rounded(graph, with_weights(graph, request), layers, pictures, tell)) if layers else request
 
 
 def rounded(graph: Graph, low: Graph, layers: Mapping[str, Levels], pictures: Iterable[Example], tell: Progress | None = None) -> Filters:
@@ -106,6 +112,8 @@ def _moments(graph: Graph, low: Graph, node: Node, pictures: Iterable[Example]) 
         parts = zip(found, real_rows, now_rows, np.split(node.constants["filter"], groups), np.split(lost, groups, axis=1), strict=True)
         for moments, a_real, a, filters, rest in parts:
             moments.add(a.astype(np.float64), (a_real @ filters.reshape(channels, -1).T + rest).astype(np.float64))
+    if not all(np.isfinite(moments.inputs).all() and np.isfinite(moments.products).all() for moments in found):
+        raise InputError(f"calibrating {graph.name}: what {source!r} becomes is infinite on a picture; check their range (--preset)")
     return [moments.centred() for moments in found]
 
 
@@ -114,9 +122,12 @@ def _added_to(graph: Graph, node: Node) -> str:
     reader = graph.only_consumer(node.output)
     if reader is None or reader.op != "add" or not is_plain(node):
         return ""
-    other = next(name for name in reader.inputs if name != node.output)
-    before = graph.nodes[: graph.nodes.index(node)]
-    return other if other in graph.inputs or any(other in each.outputs for each in before) else ""
+    known = {*graph.inputs}
+    for each in graph.nodes:
+        if each is node:
+            break
+        known.update(each.outputs)
+    return next((name for name in reader.inputs if name in known), "")
 
 
 def _taken(image: Array, number: int) -> Array:

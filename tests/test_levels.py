@@ -12,16 +12,17 @@ from keras_models import conv
 
 import edge
 from edge.converters import calibration, rounding
-from edge.converters.bits import Request, choose_bits, level_layers, measured, requested, with_weights
+from edge.converters.bits import Request, choose_bits, measured, requested
 from edge.converters.calibration import measure
 from edge.converters.layer_bits import parsed
 from edge.converters.levels import LEVELS, Bits, fitted_scales, narrowest, on_levels
 from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.converters.report import Report
+from edge.converters.rewriting import new_node
 from edge.engine import Engine
 from edge.errors import InputError
-from edge.graph import Array, Graph
+from edge.graph import Array, Graph, Node
 from edge.kernels.arithmetic import dequantize
 from edge.kernels.reference import run_graph
 from edge.lower import to_program
@@ -148,9 +149,7 @@ def test_the_narrowest_encoding_holds_all_values() -> None:
 
 
 def rounded(graph: Graph, bits: Bits, pictures: list[Array], activation_bits: int = 32) -> Graph:
-    request = Request(bits, activation_bits)
-    found = rounding.rounded(graph, with_weights(graph, request), level_layers(graph, request), pictures)
-    request = replace(request, rounded=found)
+    request = rounding.with_rounded(graph, Request(bits, activation_bits), pictures)
     if activation_bits == 8:
         request = replace(request, statistics=measure(measured(graph, request), pictures))
     return choose_bits(graph, request)
@@ -188,6 +187,27 @@ def test_the_error_of_a_layer_is_the_least_that_one_change_reaches(groups: int, 
             other = whole.copy()
             other[:, k] = np.clip(other[:, k] + step, levels.low, levels.high)
             assert (error(other) >= least * (1 - 1e-9)).all()
+
+
+def test_a_sum_with_a_tensor_that_is_there_is_seen() -> None:
+    graph = simple(*network(softmax=False))
+    node = next(node for node in weighted(graph) if named(node) == "second")
+    last = graph.types[node.output]
+    doubled = new_node("add", (node.output, node.output), "twice", ())
+    beside = new_node("add", (node.output, node.inputs[0]), "sum", ())
+
+    def ending(add: Node) -> Graph:
+        nodes = (*graph.nodes[: graph.nodes.index(node)], plain, add)
+        return replace(graph, nodes=nodes, outputs=(add.output,), types={**graph.types, add.output: last})
+
+    plain = replace(node, attrs={**node.attrs, "activation": 0})
+    assert rounding._added_to(ending(beside), plain) == node.inputs[0]
+    assert rounding._added_to(ending(doubled), plain) == ""
+
+
+def test_pictures_out_of_range_are_refused(_no_engine: None) -> None:
+    with np.errstate(all="ignore"), pytest.raises(InputError, match="infinite"):
+        rounding.with_rounded(simple(*network()), Request(4), [np.full((8, 8, 3), 3e38, np.float32)] * 2)
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
