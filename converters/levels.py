@@ -37,7 +37,8 @@ class Levels:
     high: int
 
     def nearest(self, values: Array) -> Array:
-        return np.clip(np.rint(values), self.low, self.high)
+        found: Array = np.clip(np.rint(values), self.low, self.high)
+        return found
 
 
 LEVELS: Mapping[Bits, Levels] = {4: Levels(-8, 7), 2: Levels(-2, 1), TERNARY: Levels(-1, 1)}

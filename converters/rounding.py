@@ -68,7 +68,7 @@ def rounded(graph: Graph, low: Graph, layers: Mapping[str, Levels], pictures: It
 
 
 def _fits(node: Node) -> bool:
-    return node.constants["filter"][0].size <= MAX_TERMS
+    return bool(node.constants["filter"][0].size <= MAX_TERMS)
 
 
 # -- moments -------------------------------------------------------------------------------------------------------------------
@@ -103,8 +103,9 @@ def _moments(graph: Graph, low: Graph, node: Node, pictures: Iterable[Example]) 
     """Of each group of channels, over all pictures."""
     groups = int(node.attrs.get("groups", 1))
     channels, terms = node.constants["filter"].shape[0] // groups, node.constants["filter"][0].size
-    shapes = ((terms, terms), (terms, channels), (terms,), (channels,))
-    found = [_Moments(*(np.zeros(shape) for shape in shapes)) for _ in range(groups)]
+    found = [
+        _Moments(np.zeros((terms, terms)), np.zeros((terms, channels)), np.zeros(terms), np.zeros(channels)) for _ in range(groups)
+    ]
     source, beside = node.inputs[0], _added_to(graph, node)
     for number, (real, now) in enumerate(zip(activations(graph, pictures), activations(low, pictures), strict=True)):
         real_rows, now_rows = (_rows(node, values[source], groups, number) for values in (real, now))
