@@ -126,7 +126,7 @@ def shippable(trained: Any) -> Any:
     for old, new in zip(trained.layers, plain.layers, strict=True):
         new.set_weights(old.get_weights())
         if isinstance(getattr(old, "kernel_quantizer", None), Grid):
-            new.kernel.assign(old.quantize_kernel(old.kernel))
+            new.kernel.assign(old.kernel_quantizer(old.kernel))
     for name, step in SUM_STEPS.items():
         _centre_threshold(plain.get_layer(name), step)
     return plain
@@ -148,7 +148,7 @@ def _shippable_layer(layer: Any) -> Any:
     if not isinstance(getattr(layer, "kernel_quantizer", None), Grid):
         return type(layer).from_config(config)
     plain = layers.Conv2D if isinstance(layer, QuantConv2D) else layers.Dense
-    ours = ("input_quantizer", "kernel_quantizer", "kernel_constraint", "pad_values")
+    ours = ("input_quantizer", "kernel_quantizer", "kernel_constraint", "pad_values", "magnitude_map")
     return plain.from_config({key: value for key, value in config.items() if key not in ours})
 
 

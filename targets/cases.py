@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge.graph import Graph, Node, constant_type
+from edge.graph import Graph, Node, constant_type, narrowed
 from edge.lower import to_program
 from edge.op_check import infer
 from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall, OpError
 from edge.program import Program
 from edge.targets.costs import kind_of
-from edge.tensors import Encoding, TensorType
+from edge.tensors import NARROW, Encoding, TensorType
 
 BITS, F32, I8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8
 
@@ -90,11 +90,19 @@ class Case:
     def node(self, source: str, target: str) -> tuple[Node, TensorType]:
         """The operation on the tensor `source`, and what `target` is then."""
         constants, attrs, second = self._constants(), self._attrs(), self._second()
-        call = OpCall((self.input, *second.values()), {role: constant_type(a) for role, a in constants.items()}, attrs)
+        kinds = {role: constant_type(a) for role, a in constants.items()}
+        if self._filter_bits:
+            kinds["filter"] = narrowed(kinds["filter"], self._filter_bits)
+        call = OpCall((self.input, *second.values()), kinds, attrs)
         zero_point = self.input.zero_point if self.output is I8 else 0
         output = TensorType(infer(OPS[self.op], call), self.output, self.input.scale, zero_point)
         signs = "signs" if self._gives_signs() else ""
-        return Node(self.op, (source, *second), target, attrs, constants, ("layer",), signs), output
+        return Node(self.op, (source, *second), target, attrs, constants, ("layer",), signs, self._filter_bits), output
+
+    @property
+    def _filter_bits(self) -> int:
+        """Of a filter that is stored in fewer bits than graphs hold it in, else 0."""
+        return self.stored.bits if self.stored in NARROW else 0
 
     def _gives_signs(self) -> bool:
         return self.op == "residual_conv2d" and self.output is F32
@@ -115,8 +123,9 @@ class Case:
             return self._rows()
         height, width, depth = self.input.hwc
         shapes = {"dense": (self.channels, height, width, depth), "depthwise_conv2d": (self.taps, self.taps, depth)}
-        filters = random.integers(-9, 9, shapes.get(self.op, (self.channels, self.taps, self.taps, depth)))
-        dtype = {BITS: np.bool_, I8: np.int8, F32: np.float32}[self.stored]
+        largest = 1 << self.stored.bits - 1 if self.stored in NARROW else 9
+        filters = random.integers(-largest, largest, shapes.get(self.op, (self.channels, self.taps, self.taps, depth)))
+        dtype = {BITS: np.bool_, F32: np.float32}.get(self.stored, np.int8)
         constants: dict[str, np.ndarray] = {"filter": (filters < 0 if self.stored is BITS else filters).astype(dtype)}
         channels = self.channels or depth
         if self.output is BITS and self.op != "residual_conv2d":
@@ -167,7 +176,8 @@ def _filtered(op: str, source: Encoding, stored: Encoding, output: Encoding) -> 
             after = output is F32 and number in (2, 3)
             yield Case(op, _kind((height, width, depth), source), output, stored, taps=taps, stride=stride, after=after)
     else:
-        shapes = CONV_SHAPES if op == "conv2d" else _RESIDUAL_SHAPES if (source, stored, output) in OPS["conv2d"].signatures else CONV_SHAPES[::2]
+        is_plain = (source, stored, output) in OPS["conv2d"].signatures
+        shapes = CONV_SHAPES if op == "conv2d" else _RESIDUAL_SHAPES if is_plain else CONV_SHAPES[::2]
         for height, width, depth, channels, taps in shapes:
             yield Case(op, _kind((height, width, depth), source), output, stored, channels, taps, after=op == "residual_conv2d")
 

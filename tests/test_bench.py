@@ -255,7 +255,7 @@ def test_what_tflite_cannot_hold_is_absent_and_said(folder: Path, tmp_path: Path
     def fail(*_: object, **__: object) -> bytes:
         raise MissingPackage("flatbuffers is not installed")
 
-    monkeypatch.setattr("edge.converters.tflite.write_tflite", fail)
+    monkeypatch.setattr("edge.converters.convert.tflite_content", fail)
     found = find_subjects([str(folder / "colours.h5")], tmp_path, Sources())
     assert [each.name for each in found.subjects] == ["colours.h5 edge 1-bit"]
     assert found.absent == tuple((f"colours.h5 LiteRT {kind}", "flatbuffers is not installed") for kind in ("float32", "int8"))

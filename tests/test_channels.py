@@ -90,7 +90,7 @@ def test_other_splits_are_refused(outputs: int, arguments: dict[str, Any]) -> No
 
 def test_several_outputs_of_other_layers_are_refused() -> None:
     call = Call("act", "ReLU", None, {}, {}, ("image",), ("act", "act:1"))
-    with pytest.raises(ModelError, match=r"layer 'act' .ReLU.: has 2 outputs, expected one"):
+    with pytest.raises(ModelError, match=r"layer 'act' .ReLU.: has 2 outputs, expected 1"):
         graph_of(call, outputs=("act", "act:1"))
 
 

@@ -61,7 +61,7 @@ def test_a_table_by_layer_with_notes_totals_files_and_what_was_got(folder: Path,
     cells = {line.split()[0]: line for line in lines if line}
     assert lines[0].split() == ["layer", "kind", "bits", "bytes", "computed", "as"]
     assert "Conv2D" in cells["middle"] and "32 -> 1" in cells["middle"] and "conv2d float32 x bits -> float32" in cells["middle"]
-    assert "32 -> 8" in cells["last"] and "last: the last layer stays at 8 bits" in result.stdout and "train it binary" in result.stdout
+    assert "32 -> 2" in cells["last"] and "last: the last layer stays at 8 bits" in result.stdout and "train it binary" in result.stdout
     assert "smaller" in cells["total"] and "->" in cells["total"]
     for name in ("model.edge", "model.tflite"):
         assert f"({(folder / name).stat().st_size:,} bytes)" in cells[name]
@@ -124,7 +124,7 @@ def test_a_file_of_others_is_replaced_by_force_alone(folder: Path, model: Path, 
 
 
 def test_the_bits_are_those_asked_for(folder: Path, model: Path) -> None:
-    for bits, text in (("8", "32 -> 8"), ("32", " 32 ")):
+    for bits, text in (("8", "32 -> 2"), ("32", "32 -> 2")):
         result = invoke(model, "--bits", bits)
         row = next(line for line in result.stdout.splitlines() if line.startswith("middle "))
         assert text in row
@@ -154,9 +154,9 @@ def test_bits_that_do_not_go_together_are_refused(folder: Path, model: Path, opt
         (("--bits", "1"), "conv2d int8 x bits -> int8", 8),
         (("--bits", "1", "--activation-bits", "8"), "conv2d int8 x bits -> int8", 8),
         (("--bits", "1", "--activation-bits", "32"), "conv2d float32 x bits -> float32", 32),
-        (("--bits", "8"), "conv2d int8 x int8 -> int8", 8),
-        (("--bits", "8", "--activation-bits", "32"), "conv2d float32 x int8 -> float32", 32),
-        (("--bits", "32"), "conv2d float32 x int8 -> float32", 32),  # the weights are on a grid of 8 bits
+        (("--bits", "8"), "conv2d int8 x int2 -> int8", 8),
+        (("--bits", "8", "--activation-bits", "32"), "conv2d float32 x int2 -> float32", 32),
+        (("--bits", "32"), "conv2d float32 x int2 -> float32", 32),  # the weights are -1, 0 and 1
     ],
 )
 def test_calibrated_activations_have_8_bits_unless_asked_otherwise(
@@ -221,7 +221,7 @@ def test_data_give_the_agreement_and_the_accuracy(folder: Path, model: Path) -> 
     assert "top-1 agreement with the source on 4 pictures: 100.00 %; accuracy 75.00 %, source 75.00 %" in result.stdout.splitlines()
     result = invoke(model, "--bits", "8", "--calibrate", "pictures")
     assert "top-1 agreement with the source on 3 pictures: 100.00 %" in result.stdout.splitlines()
-    assert "conv2d int8 x int8 -> int8" in result.stdout
+    assert "conv2d int8 x int2 -> int8" in result.stdout
 
 
 def test_low_agreement_is_a_warning(folder: Path) -> None:
