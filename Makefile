@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tflite-runtime test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet check-predictions results plot bundled kernels wheel bench-device docs lint clean
+.PHONY: help demo test test-slow test-tflite-runtime test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet bench-few-bits check-predictions results plot bundled kernels wheel bench-device docs lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ bench-digits: $(VENV)/.bench  ## the example against its int8 twin in LiteRT; wr
 
 bench-resnet: $(VENV)/.bench  ## accuracy and time of ResNet-8 at 32, 8 and 1 bits; writes benchmarks/results/resnet8.md
 	$(BENCH) -s benchmarks/test_resnet8.py --bench-own-report
+
+bench-few-bits: $(VENV)/.bench  ## layers with weights of 4 and 2 bits beside int8; writes benchmarks/results/few_bits.md
+	$(BENCH) -s benchmarks/test_few_bits.py --bench-own-report
 
 check-predictions: $(VENV)/.bench  ## hold predicted latencies of this machine against measured ones; writes benchmarks/results/prediction.md
 	$(BIN)/python benchmarks/host_prediction.py $(ARGS)
