@@ -300,8 +300,9 @@ def test_a_certificate_is_repeated_without_its_source(signed: Path) -> None:
     assert outcome.exact == 5 and certificate.oracle == "Keras 3.0 on tests"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", [isa.name for isa in available()])
-@pytest.mark.parametrize("name", [name if name == "digits" else pytest.param(name, marks=pytest.mark.slow) for name in GRAPHS])
+@pytest.mark.parametrize("name", GRAPHS)
 def test_every_instruction_set_agrees(name: str, isa: str) -> None:
     """What is recorded here is what any other set computes, with or without fused multiply-add."""
     stored = program(name)

@@ -48,7 +48,11 @@ def try_mutants(name: str, folder: Path, *, first: int = 0, last: int | None = N
     return tried
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+# Each takes half a minute; the others hold the same code to the same mutations.
+SLOW = ("int8", "residual")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in GRAPHS])
 def test_hostile_files_do_no_harm(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tried = try_mutants(name, tmp_path)
     total = sum(tried.ended.values())

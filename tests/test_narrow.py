@@ -27,6 +27,9 @@ from edge.verifier import verify
 
 INT8, FLOAT32, UINT8 = Encoding.INT8, Encoding.FLOAT32, Encoding.UINT8
 
+BEST = detect().isa.name
+ISAS = [pytest.param(isa.name, marks=[pytest.mark.slow] * (isa.name != BEST)) for isa in available() if isa.name != "portable"]
+
 
 @given(st.sampled_from([2, 4]), st.integers(1, 20), st.integers(0, 99))
 def test_unpacking_is_the_inverse_of_packing(bits: int, count: int, seed: int) -> None:
@@ -77,7 +80,7 @@ def test_files_name_the_version_that_knows_them(stored: Encoding) -> None:
     assert int.from_bytes(to_bytes(to_program(network(INT8)))[12:14], "little") < 3
 
 
-@pytest.mark.parametrize("isa", [isa.name for isa in available() if isa.name != "portable"])
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("source", [INT8, FLOAT32])
 @pytest.mark.parametrize("stored", NARROW)
 def test_networks_give_what_the_reference_gives(stored: Encoding, source: Encoding, isa: str) -> None:

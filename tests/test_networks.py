@@ -35,7 +35,10 @@ def check(keras: Any, name: str, folder: Path, suffix: str) -> None:
             assert np.abs(got - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", SMALL)
+SLOW = ("transfer learning tutorial",)  # half a minute
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SMALL])
 def test_small_networks_convert(name: str, keras: Any, tmp_path: Path) -> None:
     check(keras, name, tmp_path, ".keras")
 
