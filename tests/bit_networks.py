@@ -13,8 +13,11 @@ from edge.converters.calibration import measure
 from edge.converters.layers import read_graph
 from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
+from edge.engine import Engine
 from edge.graph import Array, Graph, Node, constant_type
+from edge.kernels.arithmetic import dequantize
 from edge.kernels.reference import run_graph
+from edge.lower import to_program
 from edge.tensors import Encoding
 
 RELU = ("ReLU", {}, {})
@@ -87,3 +90,14 @@ def signatures(graph: Graph) -> dict[str, tuple[Encoding, Encoding, Encoding]]:
     types = graph.types
     return {named(n): (types[n.inputs[0]].encoding, constant_type(n.constants["filter"]).encoding, types[n.output].encoding)
             for n in weighted(graph)}  # fmt: skip
+
+
+def assert_engine_equals_reference(graph: Graph, pictures: list[Array]) -> None:
+    """Every tensor of every picture; int8 ones in all bits."""
+    engine = Engine(to_program(graph))
+    for x in pictures:
+        values = run_graph(graph, {graph.inputs[0]: x})
+        for node, step in zip(graph.nodes, engine.trace(x), strict=True):
+            kind = graph.types[node.output]
+            tolerance = 0 if kind.encoding is Encoding.INT8 else 1e-5
+            np.testing.assert_allclose(step.output, dequantize(values[node.output], kind), rtol=tolerance, atol=tolerance)

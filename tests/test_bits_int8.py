@@ -6,16 +6,26 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bit_networks import FLATTEN, RELU, by_reference, examples, lowered, named, network, relative_error, rng, signatures, simple, weighted
+from bit_networks import (
+    FLATTEN,
+    RELU,
+    assert_engine_equals_reference,
+    by_reference,
+    examples,
+    lowered,
+    named,
+    network,
+    relative_error,
+    rng,
+    signatures,
+    simple,
+    weighted,
+)
 from keras_models import conv, dense
 
 from edge.converters import calibration
 from edge.converters.bits import Request, choose_bits, measured
 from edge.converters.calibration import measure
-from edge.engine import Engine
-from edge.kernels.arithmetic import dequantize
-from edge.kernels.reference import run_graph
-from edge.lower import to_program
 from edge.tensors import Encoding
 
 
@@ -70,10 +80,4 @@ def test_the_engine_gives_what_the_reference_gives_at_1_and_8_bits(dtype: str) -
     rescale = [("Rescaling", {"scale": 1 / 64}, {})] if dtype == "uint8" else []
     pictures = examples(dtype=dtype)
     graph = lowered(simple(*rescale, *network(softmax=False), dtype=dtype), pictures, 1)
-    engine = Engine(to_program(graph))
-    for x in pictures:
-        values = run_graph(graph, {graph.inputs[0]: x})
-        for node, step in zip(graph.nodes, engine.trace(x), strict=True):
-            kind = graph.types[node.output]
-            tolerance = 0 if kind.encoding is Encoding.INT8 else 1e-5
-            np.testing.assert_allclose(step.output, dequantize(values[node.output], kind), rtol=tolerance, atol=tolerance)
+    assert_engine_equals_reference(graph, pictures)

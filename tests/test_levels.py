@@ -7,7 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bit_networks import by_reference, examples, filters, named, network, relative_error, rng, simple, weighted
+from bit_networks import (
+    assert_engine_equals_reference,
+    by_reference,
+    examples,
+    filters,
+    named,
+    network,
+    relative_error,
+    rng,
+    simple,
+    weighted,
+)
 from keras_models import conv
 
 import edge
@@ -20,12 +31,9 @@ from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.converters.report import Report
 from edge.converters.rewriting import new_node
-from edge.engine import Engine
 from edge.errors import InputError
 from edge.graph import Array, Graph, Node
-from edge.kernels.arithmetic import dequantize
 from edge.kernels.reference import run_graph
-from edge.lower import to_program
 from edge.tensors import Encoding
 from edge.tflite_runner import load_tflite
 
@@ -215,13 +223,7 @@ def test_the_engine_gives_what_the_reference_gives(bits: Bits, _no_engine: None)
     pictures = examples(4, dtype="uint8")
     layers = [("Rescaling", {"scale": 1 / 64}, {}), *network(softmax=False)]
     graph = run_passes(rounded(simple(*layers, dtype="uint8"), bits, pictures, 8), ENGINE_PASSES)
-    engine = Engine(to_program(graph))
-    for x in pictures:
-        values = run_graph(graph, {graph.inputs[0]: x})
-        for node, step in zip(graph.nodes, engine.trace(x), strict=True):
-            kind = graph.types[node.output]
-            tolerance = 0 if kind.encoding is Encoding.INT8 else 1e-5
-            np.testing.assert_allclose(step.output, dequantize(values[node.output], kind), rtol=tolerance, atol=tolerance)
+    assert_engine_equals_reference(graph, pictures)
 
 
 def stored_bytes(report: Report) -> int:
