@@ -43,7 +43,6 @@ class _Quantized(keras.layers.Layer):  # type: ignore[misc]
     """A layer with an input quantizer; stands before a Keras layer in the list of bases."""
 
     data_format: str
-    magnitude_map = False
 
     def __init__(self, *args: Any, input_quantizer: object = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -93,17 +92,15 @@ class _OneKernel(_Quantized):
         outputs = self.product(self.quantize_input(inputs), values)
         if scale is not None:
             outputs = outputs * self._along_channels(scale)
-        if self.magnitude_map:
-            outputs = outputs * self.magnitudes(inputs)
-        return self._finish(outputs)
+        return self._finish(self.with_magnitudes(outputs, inputs))
 
     def product(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        """The sums of products alone."""
+        """The sums of products alone; every layer has its own (Keras' classes leave no room for an abstract one)."""
         raise NotImplementedError
 
-    def magnitudes(self, inputs: Tensor) -> Tensor:
-        """K: by output pixel the mean of abs(inputs) over channels and window."""
-        raise NotImplementedError
+    def with_magnitudes(self, outputs: Tensor, inputs: Tensor) -> Tensor:
+        """The sums times K, in layers that can (`_WithMagnitudes`)."""
+        return outputs
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kernel_quantizer": serialize_quantizer(self.kernel_quantizer)}
@@ -122,6 +119,13 @@ class _WithMagnitudes(_OneKernel):
             )
         if magnitude_map and getattr(self, "groups", 1) != 1:
             raise InputError(f"Layer {self.name!r} has magnitude_map and {self.groups} groups, expected 1; leave one of them out.")
+
+    def with_magnitudes(self, outputs: Tensor, inputs: Tensor) -> Tensor:
+        return outputs * self.magnitudes(inputs) if self.magnitude_map else outputs
+
+    def magnitudes(self, inputs: Tensor) -> Tensor:
+        """K: by output pixel the mean of abs(inputs) over channels and window; every layer has its own."""
+        raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "magnitude_map": self.magnitude_map}

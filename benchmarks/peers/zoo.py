@@ -164,21 +164,27 @@ def values(model: Any, picture: np.ndarray) -> dict[str, np.ndarray]:
     return {f"layer/{layer.name}": np.asarray(output)[0] for layer, output in zip(layers, outputs, strict=True)}
 
 
-def prepare(name: str, out: Path) -> None:
+def answered(name: str, make: Callable[[], Any], count: int, out: Path) -> Any:
+    """A network with random weights; pictures, its answers and its values on the first are stored."""
     tf.keras.backend.clear_session()
     tf.keras.utils.set_random_seed(SEED)
     random = np.random.default_rng(SEED)
-    model = build(name)
+    model = make()
     shape = tuple(model.inputs[0].shape[1:])
     randomize(model, pictures(BATCH, shape, random), random)
-    x = pictures(PICTURES if name in NETWORKS else 1, shape, random)
+    x = pictures(count, shape, random)
     answers = np.concatenate([np.asarray(model(picture[None], training=False)) for picture in x])
     np.savez(out / f"{name}.npz", pictures=x, answers=answers, **values(model, x[0]))
+    return model
+
+
+def prepare(name: str, out: Path) -> None:
+    model = answered(name, lambda: build(name), PICTURES if name in NETWORKS else 1, out)
     (out / f"{name}.tflite").write_bytes(lce.convert_keras_model(model))
     model.save(out / f"{name}.h5", save_format="h5")  # last: its presence says that the others are complete
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], prepare: Callable[[str, Path], None] = prepare) -> None:
     out = Path(arguments[0])
     out.mkdir(parents=True, exist_ok=True)
     for name in arguments[1:]:

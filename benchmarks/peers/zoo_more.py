@@ -21,7 +21,7 @@ import tensorflow as tf
 import zoo
 from larq_zoo import literature
 from larq_zoo.literature import real_to_bin_nets
-from zoo import BATCH, SEED, SIZE, pictures, randomize, values
+from zoo import SIZE, answered, main
 from zookeeper import factory
 
 PICTURES = 4
@@ -70,25 +70,9 @@ NETWORKS: dict[str, Callable[[], Any]] = {
 
 
 def prepare(name: str, out: Path) -> None:
-    tf.keras.backend.clear_session()
-    tf.keras.utils.set_random_seed(SEED)
-    random = np.random.default_rng(SEED)
-    model = NETWORKS[name]()
-    shape = tuple(model.inputs[0].shape[1:])
-    randomize(model, pictures(BATCH, shape, random), random)
-    x = pictures(PICTURES, shape, random)
-    answers = np.concatenate([np.asarray(model(picture[None], training=False)) for picture in x])
-    np.savez(out / f"{name}.npz", pictures=x, answers=answers, **values(model, x[0]))
+    model = answered(name, NETWORKS[name], PICTURES, out)
     model.save(out / f"{name}.h5", save_format="h5")  # last: its presence says that the other is complete
 
 
-def main(arguments: list[str]) -> None:
-    out = Path(arguments[0])
-    out.mkdir(parents=True, exist_ok=True)
-    for name in arguments[1:]:
-        prepare(name, out)
-        print(name, flush=True)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:], prepare)
