@@ -105,6 +105,7 @@ def test_arrays_that_do_not_fit_are_refused(engine: Engine, wrong: object) -> No
         engine.run(wrong)
 
 
+@pytest.mark.slow  # compiles a network for each; the kernels by themselves are tried on all of them in the other tests
 def test_every_instruction_set_gives_the_same_bits(program: Program, engine: Engine, pictures: np.ndarray) -> None:
     expected = engine.run(pictures)
     for available in isa.available():

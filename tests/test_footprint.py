@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_programs import GRAPHS, INT8, NO_PADDING, PADDING, UINT8, Builder, float_type, program
 from smaps import SMAPS, holding, mappings
@@ -109,6 +109,7 @@ def test_a_file_that_is_mapped_stays_in_the_file() -> None:
 # -- buffers -------------------------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=15)  # each reads the list of mappings, which is long where TensorFlow is loaded
 @given(st.lists(st.integers(1, 3_000_000), min_size=1, max_size=12))
 def test_small_buffers_share_pages_and_large_ones_have_their_own(sizes: list[int]) -> None:
     pages = Pages()
@@ -121,6 +122,7 @@ def test_small_buffers_share_pages_and_large_ones_have_their_own(sizes: list[int
     assert sum(each.size_bytes for each in holding(buffers)) == pages.mapped_bytes
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 100_000))
 def test_a_buffer_is_one_mapping_of_whole_pages_between_fences(nbytes: int) -> None:
     buffer = aligned(nbytes)

@@ -113,7 +113,7 @@ def converted(model: Any, folder: Path) -> Engine:
     return edge.load(folder / "model.edge")
 
 
-@pytest.mark.parametrize("name", ["lenet", "resnet(2)"])
+@pytest.mark.parametrize("name", ["lenet", pytest.param("resnet(2)", marks=pytest.mark.slow)])
 def test_int8_files_stay_integer_between_first_and_last_layer(name: str, tmp_path: Path) -> None:
     model = zoo.build(name, "folded", width=0.5)
     model.save(tmp_path / "model.keras")
