@@ -13,7 +13,7 @@ give for them (`edge.converters.rounding`). `layers` gives some of them bits of 
 
 What a network was trained with is never lowered further: layers with signs, or with weights quantized to 8 bits or less, keep their weights
 at every width, and in a network that has such layers `bits` below 8 leave the others as they are too, unless int8 activations make them
-integer, as with 8. To add a width, write its function and put it into `WIDTHS`.
+integer, as with 8. Which widths there are, `edge.widths` says.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from edge.converters.calibration import Statistics
 from edge.converters.int8 import quantize_int8, to_int8
 from edge.converters.layer_bits import given_bits
-from edge.converters.levels import EIGHT_BITS, LEVEL_OPS, LEVELS, TERNARY, Bits, Levels, narrowest, on_levels
+from edge.converters.levels import EIGHT_BITS, LEVEL_OPS, LEVELS, Levels, narrowest, on_levels
 from edge.converters.passes import run_passes
 from edge.converters.passes_exact import joined, over_filter, parts, per_channel, read_bytes
 from edge.converters.passes_fold import fuse_activations
@@ -36,6 +36,7 @@ from edge.errors import InputError
 from edge.graph import Array, Graph, Node
 from edge.layout import reads_packed_groups
 from edge.tensors import Encoding, TensorType
+from edge.widths import TERNARY, WIDTHS, Bits
 
 BITS, F32 = Encoding.BITS, Encoding.FLOAT32
 _INT8_BITS = 8
@@ -113,7 +114,7 @@ def choose_bits(graph: Graph, request: Request) -> Graph:
     """`graph`, after the passes of `edge.converters.passes`, at the precision that was asked for, and simplified again."""
 
     def lower_precision(graph: Graph) -> Graph:
-        return WIDTHS[request.bits](edit(graph, note=_quantized_notes(graph, request)), request)
+        return _LOWERING.get(request.bits, _few_bits)(edit(graph, note=_quantized_notes(graph, request)), request)
 
     return run_passes(graph, (lower_precision, _read_bytes, find_thresholds, fuse_activations))
 
@@ -346,12 +347,5 @@ def _signs(graph: Graph, node: Node, centre: float) -> tuple[str, tuple[Node, ..
     return name, (new_node("binarize", (source,), name, node.layers, constants),)
 
 
-WIDTHS: Mapping[Bits, Callable[[Graph, Request], Graph]] = {
-    1: _few_bits,
-    2: _few_bits,
-    TERNARY: _few_bits,
-    4: _few_bits,
-    8: _eight_bits,
-    32: _as_it_is,
-}
+_LOWERING: Mapping[Bits, Callable[[Graph, Request], Graph]] = {8: _eight_bits, 32: _as_it_is}
 ACTIVATIONS: Mapping[Bits, tuple[int, ...]] = {1: (1, 8, 32), 32: (32,)}  # by bits of weights; with all others 8 or 32

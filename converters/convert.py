@@ -21,7 +21,6 @@ from edge.converters.keras_file import read_keras
 from edge.converters.keras_model import KerasModel, without_values
 from edge.converters.layers import INPUT_DTYPES, read_graph, rescales_itself
 from edge.converters.layouts import is_turned
-from edge.converters.levels import Bits
 from edge.converters.outputs import FORMATS, check_replaceable, targets, write_all
 from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
@@ -43,6 +42,7 @@ from edge.preprocess import Preprocess, default_for, preset
 from edge.program import Program
 from edge.tensors import Encoding, TensorInfo
 from edge.verifier import verify
+from edge.widths import Bits
 
 Progress = Callable[[str, int, int], None]
 """Told of each step: its name, how much of it is done, and how much there is."""

@@ -6,9 +6,9 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 
-from edge.converters.levels import Bits
 from edge.errors import InputError
 from edge.graph import Node
+from edge.widths import Bits
 
 
 def parsed(text: str) -> tuple[str, Bits]:

@@ -21,9 +21,7 @@ from edge.converters.passes_exact import joined, parts
 from edge.converters.rewriting import stored
 from edge.graph import Array, Graph, Node
 from edge.tensors import NARROW, Encoding
-
-Bits = int | str
-TERNARY = "ternary"
+from edge.widths import TERNARY, Bits
 
 _STARTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the scale at which no weight is cut off
 _ROUNDS = 6

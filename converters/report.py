@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.converters.keras_model import Call, KerasModel
-from edge.converters.levels import Bits
 from edge.graph import Graph, Node
 from edge.ops import OPS
 from edge.program import Program
 from edge.tensors import Encoding
+from edge.widths import Bits
 
 WARN_BELOW = 0.9  # share of pictures with the same answer
 

@@ -20,6 +20,7 @@ from edge.cli_model import file_format, find_model, naming, native_silence
 from edge.errors import EdgeError, InputError
 from edge.program import Program
 from edge.tensors import Encoding
+from edge.widths import Bits, described, is_calibrated
 
 EDGE, TFLITE, KERAS = "edge", "tflite", "keras"  # what `file_format` tells apart
 EXAMPLES = 16
@@ -50,11 +51,11 @@ class Subjects:
 class Sources:
     """What to make of Keras files.
 
-    bits: of the `.edge` files; calibrate: pictures for ranges of 8 bits, random ones if None; input_shape: where a file leaves sizes open;
-    litert: whether to make `.tflite` files too.
+    bits: of the `.edge` files; calibrate: pictures for ranges of int8 and weights of few bits, random ones if None; input_shape: where a
+    file leaves sizes open; litert: whether to make `.tflite` files too.
     """
 
-    bits: tuple[int, ...] = (1,)
+    bits: tuple[Bits, ...] = (1,)
     calibrate: str | os.PathLike[str] | None = None
     input_shape: tuple[int, ...] | None = None
     litert: bool = True
@@ -102,9 +103,10 @@ def _of_keras(path: Path, folder: Path, sources: Sources, tell: Told) -> Subject
     examples = random_examples(program) if sources.calibrate is None else sources.calibrate
     made, absent = [], []
     for bits in sources.bits:
-        tell(f"converting {path.name} at {_width(bits)}")
-        calibrate = examples if bits == 8 else sources.calibrate if bits < 8 else None
-        made.append(Subject(f"{path.name} edge {_width(bits)}", EDGE, _converted(path, folder / f"{bits}.edge", bits, calibrate, sources)))
+        tell(f"converting {path.name} at {described(bits)}")
+        calibrate = examples if is_calibrated(bits) else sources.calibrate if bits == 1 else None
+        file = _converted(path, folder / f"{bits}.edge", bits, calibrate, sources)
+        made.append(Subject(f"{path.name} edge {described(bits)}", EDGE, file))
     for bits in (32, 8) if sources.litert else ():
         name = f"{path.name} LiteRT {'float32' if bits == 32 else 'int8'}"
         tell(f"converting {name}")
@@ -117,16 +119,12 @@ def _of_keras(path: Path, folder: Path, sources: Sources, tell: Told) -> Subject
     return Subjects(tuple(made), tuple(absent), _remarks(path, program, sources))
 
 
-def _converted(path: Path, destination: Path, bits: int, calibrate: Any, sources: Sources) -> Path:
+def _converted(path: Path, destination: Path, bits: Bits, calibrate: Any, sources: Sources) -> Path:
     from edge.converters.convert import convert
 
     formats = destination.suffix[1:]
     convert(path, destination, bits=bits, calibrate=calibrate, formats=formats, input_shape=sources.input_shape)
     return destination
-
-
-def _width(bits: int) -> str:
-    return "float32" if bits == 32 else f"{bits}-bit"
 
 
 def random_examples(program: Program) -> np.ndarray | dict[str, np.ndarray]:
@@ -145,7 +143,7 @@ def _drawn(random: np.random.Generator, shape: tuple[int, ...], pixels: bool) ->
 
 def _remarks(path: Path, program: Program, sources: Sources) -> tuple[str, ...]:
     remarks = []
-    if 8 in sources.bits or sources.litert:
+    if any(map(is_calibrated, sources.bits)) or sources.litert:
         drawn = f"{EXAMPLES} random examples (seed {SEED}): times do not depend on them, answers do"
         remarks.append(f"int8 ranges of {path.name} are those of {drawn if sources.calibrate is None else 'the pictures given'}")
     binary = any(tensor.type.encoding is Encoding.BITS for tensor in program.tensors)

@@ -12,13 +12,13 @@ import click
 
 from edge.cli_options import PATH, json_option, numbers
 from edge.console import Column, Progress, bytes_text, compiling, out, out_facts, out_json, out_table, printable, say, seconds_text, warn
+from edge.widths import CHOICES, width
 
 if TYPE_CHECKING:
     from edge.bench import Row, Run
     from edge.bench_file import Comparison, StoredRun
     from edge.bench_machine import Clock
 
-BITS = ("1", "8", "32")
 NOTABLE = 1.05  # a smaller change gets no colour
 _PER_CENT = 100
 
@@ -42,7 +42,7 @@ x: how many times as long as the first model on as many threads, by neighbouring
 @click.argument("models", nargs=-1, required=True, type=PATH, metavar="MODEL...")
 @click.option("--threads", type=numbers(int), metavar="N,...", help="Numbers of threads (default: 1, 2, 4 and so on up to all cores).")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="About how long to measure in all.")
-@click.option("--bits", type=click.Choice(BITS), multiple=True, help="Bits of the .edge made of a Keras file (default: 1); repeatable.")
+@click.option("--bits", type=click.Choice(CHOICES), multiple=True, help="Bits of the .edge made of a Keras file (default: 1); repeatable.")
 @click.option("--calibrate", type=PATH, metavar="FILE|FOLDER", help="Pictures for ranges of 8 bits (default: random ones).")
 @click.option("--input-shape", type=numbers(int), metavar="H,W,C", help="Sizes of an input that a Keras file leaves open.")
 @click.option("--litert/--no-litert", default=True, show_default=True, help="Of a Keras file, measure LiteRT float32 and int8 too.")
@@ -83,7 +83,7 @@ def _run(models: Sequence[str], options: dict[str, Any]) -> Run:
     from edge.bench_models import Sources, find_subjects
     from edge.cli_cache import is_cached
 
-    bits = tuple(dict.fromkeys(int(width) for width in options["bits"] or BITS[:1]))
+    bits = tuple(dict.fromkeys(width(text) for text in options["bits"] or CHOICES[:1]))
     sources = Sources(bits, options["calibrate"], options["input_shape"], options["litert"])
     with tempfile.TemporaryDirectory() as folder, Progress("reading") as progress, compiling(is_cached()) as told:
         found = find_subjects(models, Path(folder), sources, tell=lambda step: progress.update(0, 0, step))

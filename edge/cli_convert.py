@@ -9,6 +9,7 @@ import click
 
 from edge.cli_options import PATH, json_option, numbers, overrides, preprocessing_options
 from edge.console import Column, Progress, bytes_text, out, out_json, out_notes, out_table, printable, styled, warn
+from edge.widths import CHOICES, width
 
 if TYPE_CHECKING:
     from edge.converters.report import LayerRow, Report
@@ -36,7 +37,7 @@ Layers that were trained binary are packed as trained, whatever --bits says.
 
 @click.command(epilog=EPILOG)
 @click.argument("model", type=PATH, metavar="MODEL")
-@click.option("--bits", type=click.Choice(("1", "2", "ternary", "4", "8", "32")), default="1", show_default=True,
+@click.option("--bits", type=click.Choice(CHOICES), default="1", show_default=True,
               help="Bits of the weights.")  # fmt: skip
 @click.option("--activation-bits", type=click.Choice(("1", "8", "32")), show_default="8 with --calibrate and --bits below 32, else 32",
               help="Bits between layers.")  # fmt: skip
@@ -83,7 +84,7 @@ def _convert(model: str, changed: dict[str, Any], options: dict[str, Any]) -> Re
         return convert_model(
             model,
             options["output"],
-            bits=_width(options["bits"]),
+            bits=width(options["bits"]),
             layers=dict(parsed(text) for text in options["layers"]),
             activation_bits=int(options["activation_bits"]) if options["activation_bits"] else None,
             formats=FORMATS[options["formats"]],
@@ -97,10 +98,6 @@ def _convert(model: str, changed: dict[str, Any], options: dict[str, Any]) -> Re
             force=options["force"],
             progress=tell,
         )
-
-
-def _width(bits: str) -> int | str:
-    return int(bits) if bits.isdecimal() else bits
 
 
 def _preprocess(model: str, changed: dict[str, Any], **source: Any) -> Preprocess | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from edge.cli_model import file_format, find_model, naming, native_silence
 from edge.cli_options import PATH, json_option
 from edge.console import Column, Progress, bytes_text, out, out_facts, out_json, out_table, say, seconds_text
 from edge.errors import InputError
+from edge.widths import CHOICES, width
 
 if TYPE_CHECKING:
     from edge.targets.lite_profile import LiteProfile
@@ -29,22 +30,24 @@ Examples:
   edge profile model.edge --target raspberry-pi-4    bytes exact, time predicted
   edge profile model.edge --target all               one line a device
   edge profile model.h5 --html report.html           float, 8-bit and 1-bit side by side, with plots
+  edge profile model.keras --bits 8 --bits 4         those two
   edge profile model.tflite                          operators, and LiteRT's time here
   edge profile model.edge --target my-board.toml     with a device profile of your own
 
 \b
 Storage and RAM are exact. Time is measured on this machine, and predicted everywhere else, with its expected error.
-A Keras model is converted at 32, 8 and 1 bits, into a folder that is gone afterwards.
+A Keras model is converted at 32, 8 and 1 bits, or those of --bits, into a folder that is gone afterwards.
 """
 
 
 @click.command(epilog=EPILOG)
 @click.argument("model", type=PATH, metavar="MODEL")
 @click.option("--target", default="host", show_default=True, metavar="NAME|all|FILE", help="A device, host (this machine), a .toml file.")
+@click.option("--bits", "widths", type=click.Choice(CHOICES), multiple=True, help="Bits of the weights of a Keras model; repeatable.")
 @click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Show times on 1 to N threads (default: all cores).")
 @click.option("--html", type=PATH, metavar="FILE", help="Write a page with plots, for all devices.")
 @json_option
-def profile(model: str, target: str, threads: int | None, html: str | None, as_json: bool) -> None:
+def profile(model: str, target: str, widths: tuple[str, ...], threads: int | None, html: str | None, as_json: bool) -> None:
     """Show what MODEL costs on a device: storage, RAM and time by layer, what limits each, and what would help most.
 
     MODEL is a .edge, .tflite or Keras file, or the name of an example such as digits.
@@ -55,6 +58,8 @@ def profile(model: str, target: str, threads: int | None, html: str | None, as_j
     if html is not None and os.path.exists(html) and os.path.samefile(html, path):
         raise InputError(f"--html {html} is the model itself, which would be replaced; name another file")
     with naming(path):
+        if widths and file_format(path) != "keras":
+            raise InputError(f"--bits takes a Keras file, which is converted for it, got {path}, which is converted already; leave it out")
         if file_format(path) == "tflite":
             _profile_tflite(path, target, threads, html, as_json)
             return
@@ -63,7 +68,7 @@ def profile(model: str, target: str, threads: int | None, html: str | None, as_j
         def tell(what: str) -> None:
             progress.update(0, 0, what)
 
-        variants, remarks = _versions(path, Path(folder), tell)
+        variants, remarks = _versions(path, Path(folder), widths, tell)
         for remark in remarks:
             say(remark)
         found = survey(path.name, variants, _targets(target, html), remarks=remarks, tell=tell)
@@ -77,13 +82,13 @@ def profile(model: str, target: str, threads: int | None, html: str | None, as_j
         _print(found.one(target), threads)
 
 
-def _versions(path: Path, folder: Path, tell: Callable[[str], None]) -> tuple[list[tuple[str, Path]], list[str]]:
+def _versions(path: Path, folder: Path, widths: Sequence[str], tell: Callable[[str], None]) -> tuple[list[tuple[str, Path]], list[str]]:
     """(name, `.edge` file): the file itself, or what is made of a Keras file; and sentences on them."""
     if file_format(path) == "edge":
         return [("", path)], []
-    from edge.profile_versions import convert_all
+    from edge.profile_versions import DEFAULT, convert_all
 
-    return convert_all(path, folder, tell=tell)
+    return convert_all(path, folder, widths=tuple(dict.fromkeys(map(width, widths))) or DEFAULT, tell=tell)
 
 
 def _targets(target: str, html: str | None) -> list[str]:

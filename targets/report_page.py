@@ -53,7 +53,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
 """
 _KEY = (("one", "1 bit"), ("eight", "8 bits"), ("mixed", "weights of fewer bits than activations"), ("float", "float32"), ("none", "none"))
 _VERSIONS = {"1 bit": "one", "8 bits": "eight", "32 bits": "float", "1-bit weights": "mixed"}
-_SINGLE = "This is one converted file. Give its Keras source in its place, and 32, 8 and 1 bits stand here side by side."
+_SINGLE = "This is one converted file. Give its Keras source in its place, and its widths stand here side by side."
 _METHOD = (
     "Bytes are exact. A time is marked measured where it was taken on this machine; predicted (hatched) where it follows from instruction "
     "counts of the kernels and the profile of the device; emulated where every instruction was counted. What would help is always an "
@@ -148,13 +148,17 @@ def _side_by_side(found: Survey) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
+def _shade(version: str) -> str:
+    return _VERSIONS.get(version, "mixed" if version else "none")
+
+
 def _device_rows(found: Survey, target: str) -> Iterator[str]:
     variants = [each for each in found.variants if each.target == target]
     compared = variants if len(variants) > 1 else found.variants  # of one version the devices are compared
     longest = max((each.profile.seconds or 0.0 for each in compared), default=0.0)
     for i, each in enumerate(variants):
         profile = each.profile
-        bar = _bar([(profile.seconds or 0.0, "")], longest, _VERSIONS.get(each.name, "none"), is_guess=profile.time_basis != "measured")
+        bar = _bar([(profile.seconds or 0.0, "")], longest, _shade(each.name), is_guess=profile.time_basis != "measured")
         basis = f'<span class="tag {profile.time_basis}">{_basis(profile)}</span>' if profile.seconds is not None else ""
         cells = [
             "" if i else f'<td class="device" rowspan="{len(variants)}">{html.escape(printable(profile.title))}</td>',

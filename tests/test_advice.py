@@ -194,6 +194,21 @@ def test_versions_of_a_keras_model_stand_side_by_side(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").read_text("utf-8").count("1-bit weights") >= 4
 
 
+def test_widths_of_a_keras_model_are_chosen(tmp_path: Path) -> None:
+    source = ROOT / "tests/fixtures/keras2_functional.h5"
+    widths = ("--bits", "2", "--bits", "ternary", "--bits", "2")
+    found = json.loads(invoke("profile", source, "--target", PI, "--json", "--html", tmp_path / "page.html", *widths).stdout)
+    assert [each["version"] for each in found["profiles"] if each["target"] == PI] == ["2 bits", "ternary"]
+    assert any("int8 activations are calibrated on random" in remark for remark in found["remarks"])
+    assert not any("training" in remark for remark in found["remarks"])
+    Tags().feed((tmp_path / "page.html").read_text("utf-8"))
+
+
+def test_a_converted_file_has_its_bits(file: Path) -> None:
+    result = invoke("profile", file, "--bits", "4")
+    assert result.exit_code == 1 and "--bits takes a Keras file" in result.stderr and "leave it out" in result.stderr
+
+
 # -- .tflite -------------------------------------------------------------------------------------------------------------------
 
 

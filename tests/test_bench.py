@@ -27,7 +27,10 @@ from edge.bench_models import EDGE, TFLITE, Sources, Subject, Subjects, find_sub
 from edge.bench_rounds import Contender, Timing, changed, take_turns
 from edge.cli import cli
 from edge.errors import InputError, MissingPackage
+from edge.format import read
+from edge.tensors import Encoding
 from edge.threads import usable_cores
+from edge.widths import WIDTHS, Bits, described, is_calibrated
 
 STEADY = Clock(spin_s=1e-4, frequency_hz=1.5e9, governor="performance", temperature_c=50.0, throttle_events=0, throttled=(), load=0.0)
 
@@ -249,6 +252,14 @@ def test_given_pictures_are_what_is_calibrated_on(folder: Path, tmp_path: Path) 
     np.save(pictures, np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8))
     found = find_subjects([str(folder / "colours.h5")], tmp_path, Sources(bits=(8,), calibrate=str(pictures), litert=False))
     assert [each.name for each in found.subjects] == ["colours.h5 edge 8-bit"] and "the pictures given" in found.remarks[0]
+
+
+@pytest.mark.parametrize("bits", [bits for bits in WIDTHS if is_calibrated(bits)])
+def test_every_width_below_16_works_on_int8(folder: Path, tmp_path: Path, bits: Bits) -> None:
+    found = find_subjects([str(folder / "colours.h5")], tmp_path, Sources(bits=(bits,), litert=False))
+    (subject,) = found.subjects
+    assert subject.name == f"colours.h5 edge {described(bits)}" and "random examples" in found.remarks[0]
+    assert any(tensor.type.encoding is Encoding.INT8 for tensor in read(subject.path).tensors)
 
 
 def test_what_tflite_cannot_hold_is_absent_and_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,6 @@ from edge.converters.bits import Request, choose_bits, measured
 from edge.converters.calibration import measure
 from edge.converters.keras_file import read_keras
 from edge.converters.layers import read_graph
-from edge.converters.levels import Bits
 from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.converters.tflite import write_tflite
@@ -29,6 +28,7 @@ from edge.kernels.arithmetic import dequantize
 from edge.kernels.reference import run_graph
 from edge.lower import to_program
 from edge.tensors import Encoding, TensorType
+from edge.widths import Bits
 
 litert = pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert is not installed, no .tflite can be run")
 

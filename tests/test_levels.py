@@ -26,7 +26,7 @@ from edge.converters import calibration, rounding
 from edge.converters.bits import Request, choose_bits, measured, requested
 from edge.converters.calibration import measure
 from edge.converters.layer_bits import parsed
-from edge.converters.levels import LEVELS, Bits, fitted_scales, narrowest, on_levels
+from edge.converters.levels import LEVELS, fitted_scales, narrowest, on_levels
 from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.converters.report import Report
@@ -36,6 +36,7 @@ from edge.graph import Array, Graph, Node
 from edge.kernels.reference import run_graph
 from edge.tensors import Encoding
 from edge.tflite_runner import load_tflite
+from edge.widths import Bits
 
 WIDTHS: tuple[Bits, ...] = (4, 2, "ternary")
 FUNCTIONAL = Path(__file__).parent / "fixtures" / "keras2_functional.h5"

@@ -1,0 +1,24 @@
+"""The widths of weights that a conversion offers: one table for its commands and for `edge.converters.bits`, where the meaning is."""
+
+from __future__ import annotations
+
+Bits = int | str
+TERNARY = "ternary"
+
+WIDTHS: tuple[Bits, ...] = (1, 2, TERNARY, 4, 8, 32)
+CHOICES = tuple(map(str, WIDTHS))  # on the command line
+
+
+def width(text: str) -> Bits:
+    """A width as it is written on the command line."""
+    return int(text) if text.isdecimal() else text
+
+
+def described(bits: Bits) -> str:
+    """A width in words."""
+    return {32: "float32", TERNARY: TERNARY}.get(bits, f"{bits}-bit")
+
+
+def is_calibrated(bits: Bits) -> bool:
+    """Whether weights of these bits go with int8 activations, whose ranges are measured, where nothing else is asked for."""
+    return bits not in (1, 16, 32)
