@@ -71,13 +71,6 @@ class Samples:
         return as_given
 
 
-def load_samples(
-    source: Source, *, shape: tuple[int, ...], dtype: str, preprocess: Preprocess | None, array_names: Sequence[str]
-) -> Samples:
-    """The examples for a network with one input (`load_examples`)."""
-    return load_examples(source, inputs=(TensorInfo("input", shape, dtype),), preprocess=preprocess, array_names=array_names)
-
-
 def load_examples(source: Source, *, inputs: tuple[TensorInfo, ...], preprocess: Preprocess | None, array_names: Sequence[str]) -> Samples:
     """The examples behind a path, several paths, or arrays (uint8: pictures; else what the network sees), of one example or more.
 

@@ -10,20 +10,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edge import noise
-from edge.converters.samples import DATA_ARRAYS, Source, load_samples
-from edge.errors import InputError
+from edge.converters.samples import DATA_ARRAYS, Source, load_examples
 from edge.graph import Array, Graph
 from edge.kernels.arithmetic import DTYPES
 from edge.preprocess import Preprocess
 from edge.tensors import TensorInfo
-
-if TYPE_CHECKING:  # reading pictures loads Pillow, which random inputs do not need
-    from edge.items import Item
 
 Example = tuple[Array, ...]
 
@@ -79,40 +75,11 @@ def _random(graph: Graph, name: str, domain: tuple[float, float], seed: int, str
 
 
 def given_examples(graph: Graph, preprocess: Preprocess, data: Source, count: int) -> Examples:
-    """At most `count` of what the user names, spread over the whole; for several inputs it is a `.npz` file with their names."""
+    """At most `count` of what the user names, spread over the whole, each made into arrays as a conversion makes its examples."""
     named = Path(data).resolve().name if isinstance(data, (str, os.PathLike)) else "given examples"
-    if len(graph.inputs) > 1:
-        return _joint_examples(graph, preprocess, data, count, named)
-    kind = graph.types[graph.inputs[0]]
-    dtype = DTYPES[kind.encoding].name
-    samples = load_samples(data, shape=kind.shape, dtype=dtype, preprocess=preprocess, array_names=DATA_ARRAYS)
+    kinds = {name: graph.types[name] for name in graph.inputs}
+    inputs = tuple(TensorInfo(name, kind.shape, DTYPES[kind.encoding].name) for name, kind in kinds.items())
+    samples = load_examples(data, inputs=inputs, preprocess=preprocess, array_names=DATA_ARRAYS)
     few = samples.first(count)
-    return Examples((((array,), label) for array, label in few), len(few), f"{len(few)} of {len(samples)} of {named}")
-
-
-# -- several inputs --------------------------------------------------------------------------------------------------------------
-
-
-def _joint_examples(graph: Graph, preprocess: Preprocess, data: Source, count: int, named: str) -> Examples:
-    from edge.feeds import Feeds, JointInputs
-
-    if not isinstance(data, (str, os.PathLike)):
-        raise InputError(f"the model takes {len(graph.inputs)} inputs: expected the path of an .npz file with an array for each; save one")
-    kinds = [graph.types[name] for name in graph.inputs]
-    infos = [TensorInfo(name, kind.shape, DTYPES[kind.encoding].name) for name, kind in zip(graph.inputs, kinds, strict=True)]
-    found = Feeds(tuple(infos), {}).items(data, array_names=DATA_ARRAYS)
-    assert isinstance(found, JointInputs)  # of several inputs
-    chosen = set(np.linspace(0, len(found) - 1, min(count, len(found))).astype(int).tolist())
-    rows = (item for i, item in enumerate(found) if i in chosen)
-    items = ((tuple(_array(part, info, preprocess) for part, info in zip(row.parts, infos, strict=True)), row.label) for row in rows)
-    return Examples(items, len(chosen), f"{len(chosen)} of {len(found)} of {named}")
-
-
-def _array(item: Item, info: TensorInfo, preprocess: Preprocess) -> Array:
-    values = item.read()
-    if item.is_picture:
-        return preprocess.apply(values, info.shape, dtype=info.dtype)
-    fitted = values.astype(info.dtype)
-    if not np.array_equal(fitted, values):
-        raise InputError(f"{item.name} holds values that are no whole numbers 0..255, which {info.name} takes; give uint8 arrays")
-    return fitted
+    items = ((tuple(found) if isinstance(found, list) else (found,), label) for found, label in few)
+    return Examples(items, len(few), f"{len(few)} of {len(samples)} of {named}")

@@ -18,11 +18,12 @@ from edge.converters import convert as module
 from edge.converters import outputs
 from edge.converters.outputs import check_replaceable, targets, write_all
 from edge.converters.report import Agreement, Report, advice
-from edge.converters.samples import load_samples
+from edge.converters.samples import load_examples
 from edge.converters.tflite import is_edge_tflite
 from edge.errors import EdgeError, InputError, MissingPackage, ModelError
 from edge.format import MAGIC, read
 from edge.preprocess import preset
+from edge.tensors import TensorInfo
 from edge.tflite_check import description_of
 from edge.tflite_runner import load_tflite
 from edge.verifier import verify
@@ -206,7 +207,7 @@ def test_pictures_of_a_folder_calibrate_and_compare(tmp_path: Path) -> None:
 
 def test_calibration_takes_pictures_from_the_whole_set() -> None:
     array = np.arange(10, dtype=np.float32).reshape(10, 1)
-    samples = load_samples(array, shape=(1,), dtype="float32", preprocess=None, array_names=())
+    samples = load_examples(array, inputs=(TensorInfo("x", (1,), "float32"),), preprocess=None, array_names=())
     assert [float(value[0]) for value, _ in samples.first(4)] == [0, 3, 6, 9]
     assert samples.first(10) is samples
 
