@@ -6,28 +6,25 @@ import dataclasses
 import json
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge.answers import class_output, kind_of
-from edge.batches import size_text, takes_pictures
+from edge.converters.agreement import compare
 from edge.converters.bits import Request, choose_bits, measured, requested
 from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
-from edge.converters.keras_model import KerasModel, without_values
-from edge.converters.layers import INPUT_DTYPES, read_graph, rescales_itself
-from edge.converters.layouts import is_turned
 from edge.converters.outputs import FORMATS, check_replaceable, targets, write_all
 from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.converters.report import Agreement, FileRow, Report, advice, layer_rows
 from edge.converters.rewriting import stored
 from edge.converters.rounding import with_rounded
-from edge.converters.samples import CALIBRATION_ARRAYS, DATA_ARRAYS, Example, Samples, Source, load_examples
+from edge.converters.samples import CALIBRATION_ARRAYS, DATA_ARRAYS, Example, Samples, Source
+from edge.converters.setup import Setup, outputs_of, prepare
 from edge.converters.tflite import tflite_content
 from edge.converters.tflite_file import packages
 from edge.errors import InputError, MissingPackage
@@ -36,11 +33,10 @@ from edge.format import pieces
 from edge.graph import Graph
 from edge.labels import check_labels, labels_fit, read_labels
 from edge.lower import to_program
-from edge.ops import Activation
 from edge.paths import require_path
-from edge.preprocess import Preprocess, default_for, preset
+from edge.preprocess import Preprocess
 from edge.program import Program
-from edge.tensors import Encoding, TensorInfo
+from edge.tensors import Encoding
 from edge.verifier import verify
 from edge.widths import Bits
 
@@ -52,7 +48,6 @@ MAX_CALIBRATION = 1000  # pictures; more change ranges little and take long
 MAX_ROUNDING = 256  # pictures, which are run once for every layer
 _HINT = ("weights of few bits were rounded each for itself; --calibrate PICTURES rounds them by what layers give, which loses far less",)
 STEPS = ("reading", "simplifying", "rounding", "calibrating", "choosing bits", "packing", "comparing", "writing")
-_LOSSES_OF_VALUES = ("mean_squared_error", "mse", "mean_absolute_error", "mae", "huber", "log_cosh")
 
 
 def convert(
@@ -104,7 +99,7 @@ def convert(
     possible, missing = _possible(paths)
     tell = progress or (lambda step, done, total: None)
     tell("reading", 0, 1)
-    setup = _prepare(read_keras(Path(source), input_shape=input_shape, weights=weights), input_dtype, preprocess)
+    setup = prepare(read_keras(Path(source), input_shape=input_shape, weights=weights), input_dtype, preprocess)
     calibration, examples = setup.samples(calibrate, CALIBRATION_ARRAYS), setup.samples(data, DATA_ARRAYS)
     plain = _lowered(setup.graph, request, calibration, tell)
     if calibration is None and examples is None:  # nothing will be compared: let go of the weights as they were
@@ -114,7 +109,8 @@ def convert(
     names = _labels(labels, setup, graph)
     found = () if labels is not None else _labels_beside(Path(source), setup, graph)
     program = _program(setup, graph, request, names or found or None)
-    agreement = _compare(setup.graph, program, calibration if examples is None else examples, tell)
+    compared = calibration if examples is None else examples
+    agreement = None if compared is None else compare(setup.graph, program, compared, tell)
     tell("writing", 0, 1)
     report, signs = _report(setup, request, graph, program, agreement), _signs(graph)
     files = _contents(possible, plain, program)
@@ -125,57 +121,7 @@ def convert(
     return replace(report, messages=(*report.messages, *hint, *named))
 
 
-# -- what the network takes ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """A model as read, and how its input is made."""
-
-    model: KerasModel
-    graph: Graph
-    input_dtype: str
-    preprocess: Preprocess | None  # None where the input is no picture
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        types = {name: self.graph.types[name] for name in self.graph.inputs}
-        return tuple(TensorInfo(name, kind.shape, kind.encoding.name.lower()) for name, kind in types.items())
-
-    def samples(self, source: Source | None, array_names: Sequence[str]) -> Samples | None:
-        if source is None:
-            return None
-        return load_examples(source, inputs=self.inputs, preprocess=self.preprocess, array_names=array_names)
-
-    def described(self) -> str:
-        """What the network sees, in words."""
-        seen = {info.name: self.preprocess if takes_pictures(info.shape) else None for info in self.inputs}
-        words = {info.name: how.describe(info.shape) if (how := seen[info.name]) else f"arrays of {info.shape}" for info in self.inputs}
-        return "; ".join(f"{name}: {text}" for name, text in words.items()) if len(words) > 1 else "".join(words.values())
-
-    def turned(self) -> tuple[str, ...]:
-        """The sentence on a source with its channels first, whose pictures the files take and give channels last."""
-        given = {value.name: tuple(value.shape or ()) for value in self.model.inputs}
-        taken = [f"take {info.name} as {size_text(info.shape)}" for info in self.inputs if given[info.name] != info.shape]
-        ends = zip(self.graph.output_names, self.graph.outputs, strict=True)
-        taken += [f"give {name} channels last" for name, end in ends if is_turned(end)]
-        return (f"channels last: where the source has its channels first, the files {', and '.join(taken)}",) if taken else ()
-
-
-def _prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str | None) -> _Setup:
-    if input_dtype not in ("auto", *INPUT_DTYPES):
-        raise InputError(f"input_dtype should be auto or one of {', '.join(INPUT_DTYPES)}, got {input_dtype!r}")
-    given = preset(preprocess) if isinstance(preprocess, str) else preprocess
-    chosen = given or default_for(rescales_itself(model))
-    dtype = ("uint8" if chosen.is_bytes else "float32") if input_dtype == "auto" else input_dtype
-    if dtype == "uint8" and not chosen.is_bytes:
-        raise InputError(f"an input of uint8 takes pixels 0..255, but the network sees {chosen.describe()}; give --preset byte, or float32")
-    graph = read_graph(model, input_dtype=dtype)
-    shapes = [graph.types[name].shape for name in graph.inputs]
-    pictures = [shape for shape in shapes if takes_pictures(shape)]
-    for shape in (pictures or shapes[:1]) if given is not None else ():
-        chosen.check(shape)
-    return _Setup(without_values(model), graph, dtype, chosen if pictures else None)
+# -- what the network computes --------------------------------------------------------------------------------------------------
 
 
 def _lowered(graph: Graph, request: Request, calibration: Samples | None, tell: Progress) -> Graph:
@@ -217,19 +163,19 @@ def _statistics(graph: Graph, calibration: Samples, tell: Progress, *, deviation
 # -- what is stored ------------------------------------------------------------------------------------------------------------
 
 
-def _labels(labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | None, setup: _Setup, graph: Graph) -> tuple[str, ...] | None:
+def _labels(labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | None, setup: Setup, graph: Graph) -> tuple[str, ...] | None:
     if labels is None:
         return None
     names = read_labels(labels) if isinstance(labels, (str, os.PathLike)) else tuple(map(_label, labels))
     if any(unicodedata.category(character) == "Cc" for name in names for character in name):
         raise InputError("the labels hold control characters, which terminals would obey; give plain names")
-    ends = [(graph.types[name].shape[-1], each["kind"]) for name, each in zip(graph.outputs, _outputs(setup.model, graph), strict=True)]
+    ends = [(graph.types[name].shape[-1], each["kind"]) for name, each in zip(graph.outputs, outputs_of(setup.model, graph), strict=True)]
     classes, kind = next((end for end in ends if labels_fit(names, end[0], kind=end[1])), ends[0])
     check_labels(names, classes, kind=kind)
     return names
 
 
-def _labels_beside(source: Path, setup: _Setup, graph: Graph) -> tuple[str, ...]:
+def _labels_beside(source: Path, setup: Setup, graph: Graph) -> tuple[str, ...]:
     """The names in the file that Teachable Machine writes beside its models, where it is there and has one for each class."""
     try:
         return _labels(source.with_name(LABEL_FILE), setup, graph) or ()
@@ -243,27 +189,7 @@ def _label(label: object) -> str:
     return str(label)
 
 
-def _outputs(model: KerasModel, graph: Graph) -> list[dict[str, str]]:
-    """Of each output its name, its activation, and its kind (`edge.answers.KINDS`)."""
-    found = []
-    for name, tensor in zip(graph.output_names, graph.outputs, strict=True):
-        activation = _activation(graph, tensor)
-        kind = kind_of(activation, graph.types[tensor].shape)
-        loss = (model.training or {}).get("loss")
-        found.append({"name": name, "activation": activation, "kind": "values" if kind == "logits" and loss in _LOSSES_OF_VALUES else kind})
-    return found
-
-
-def _activation(graph: Graph, tensor: str) -> str:
-    node = graph.producer(tensor)
-    while node is not None and node.op in ("reshape", "dequantize"):
-        node = graph.producer(node.inputs[0])
-    if node is None or node.op == "softmax":
-        return "linear" if node is None else "softmax"
-    return {Activation.SIGMOID: "sigmoid", Activation.TANH: "tanh"}.get(Activation(int(node.attrs.get("activation", 0))), "linear")
-
-
-def _program(setup: _Setup, graph: Graph, request: Request, labels: tuple[str, ...] | None) -> Program:
+def _program(setup: Setup, graph: Graph, request: Request, labels: tuple[str, ...] | None) -> Program:
     """The program with everything that is known about it."""
     rows = layer_rows(setup.model, graph, to_program(graph))
     metadata: dict[str, Any] = {
@@ -271,7 +197,7 @@ def _program(setup: _Setup, graph: Graph, request: Request, labels: tuple[str, .
         "source": {"file": setup.model.source, "sha256": setup.model.sha256, "keras_version": setup.model.keras_version},
         "bits": request.bits,
         "activation_bits": request.activation_bits,
-        "outputs": _outputs(setup.model, graph),
+        "outputs": outputs_of(setup.model, graph),
         "preprocess": setup.preprocess.to_json() if setup.preprocess else None,
         "labels": list(labels) if labels else None,
         "layers": [dataclasses.asdict(row) for row in rows],
@@ -307,52 +233,7 @@ def _contents(paths: Mapping[str, Path], graph: Graph, program: Program) -> Iter
 # -- what was got --------------------------------------------------------------------------------------------------------------
 
 
-def _compare(source: Graph, program: Program, examples: Samples | None, tell: Progress) -> Agreement | None:
-    """The answers of the program beside those of the network as it was read, in float32, on `examples`."""
-    if examples is None:
-        return None
-    from edge.engine import Engine
-
-    tell("comparing", 0, len(examples))
-    engines = Engine(to_program(source)), Engine(program)
-    kinds = [each["kind"] for each in program.metadata["outputs"]]
-    number = class_output([(kind, info.shape) for kind, info in zip(kinds, engines[1].outputs, strict=True)])
-    rows = []
-    for done, (array, label) in enumerate(examples, 1):
-        expected, got = (_listed(engine.run(array)) for engine in engines)
-        difference = max(float(np.abs(a - b).max()) for a, b in zip(expected, got, strict=True))
-        classes = [None if number is None else _class(outputs[number], kinds[number]) for outputs in (expected, got)]
-        rows.append((classes[0], classes[1], difference, label))
-        tell("comparing", done, len(examples))
-    return _agreement(rows)
-
-
-def _listed(outputs: Any) -> list[np.ndarray]:
-    return outputs if isinstance(outputs, list) else [outputs]
-
-
-def _class(output: np.ndarray, kind: str) -> int:
-    """The class that an output names; of one value, whether it speaks for class 1."""
-    if output.size == 1:
-        return int(output.reshape(-1)[0] > (0.5 if kind == "sigmoid" else 0.0))
-    return int(output.argmax())
-
-
-def _agreement(rows: Iterable[tuple[int | None, int | None, float, int | None]]) -> Agreement:
-    rows = list(rows)
-    classes = [(expected, got) for expected, got, _, _ in rows if expected is not None]
-    known = [(expected == label, got == label) for expected, got, _, label in rows if label is not None and expected is not None]
-    accuracies = np.mean(known, axis=0).tolist() if known else (None, None)
-    return Agreement(
-        pictures=len(rows),
-        equal=sum(expected == got for expected, got in classes) if classes else None,
-        largest_difference=max(difference for _, _, difference, _ in rows),
-        source_accuracy=accuracies[0],
-        accuracy=accuracies[1],
-    )
-
-
-def _report(setup: _Setup, request: Request, graph: Graph, program: Program, agreement: Agreement | None) -> Report:
+def _report(setup: Setup, request: Request, graph: Graph, program: Program, agreement: Agreement | None) -> Report:
     described = setup.described()
     packed = any(kind.encoding is Encoding.BITS for kind in graph.types.values())
     layers = layer_rows(setup.model, graph, program)
