@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from edge.converters.builder import Builder, Layer, float32, reads
 from edge.converters.layers_shape import reshaped, transposed
@@ -81,5 +82,16 @@ def local_response_normalization(op: Operation, build: Builder) -> str:
     found = {name: given.get(name, given.get(str(position), default)) for position, (name, default) in enumerate(defaults, 1)}
     if not all(isinstance(value, (int, float)) and abs(value) < 1e30 for value in found.values()) or found["depth_radius"] < 0:
         op.refuse(f"takes {found}, expected numbers")
-    radius = min(int(found.pop("depth_radius")), op.layer.shape[-1])
-    return build.add("local_response_norm", op.layer, op.tensors[0], attrs={"radius": radius, **found})
+    return _over_neighbours(op.layer, build, op.tensors[0], int(found.pop("depth_radius")), found)
+
+
+@reads("LocalResponseNormalization")
+def local_response_layer(layer: Layer, build: Builder) -> str:
+    """The layer of `edge.training`, with arguments as of TensorFlow's function."""
+    numbers = {name: layer.options.number(name, default) for name, default in (("bias", 1.0), ("alpha", 1.0), ("beta", 0.5))}
+    return _over_neighbours(layer, build, layer.input, layer.options.whole("depth_radius", 5), numbers)
+
+
+def _over_neighbours(layer: Layer, build: Builder, tensor: str, radius: int, numbers: Mapping[str, float]) -> str:
+    """A radius beyond the channels there are means all of them."""
+    return build.add("local_response_norm", layer, tensor, attrs={"radius": min(radius, layer.shape[-1]), **numbers})

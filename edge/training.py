@@ -29,6 +29,7 @@ from edge.training_binarize import ALGORITHMS as ALGORITHMS
 from edge.training_binarize import Algorithm as Algorithm
 from edge.training_binarize import binarize as binarize
 from edge.training_binarize import find_algorithm as find_algorithm
+from edge.training_layers import LocalResponseNormalization as LocalResponseNormalization
 from edge.training_layers import QuantConv1D as QuantConv1D
 from edge.training_layers import QuantConv2D as QuantConv2D
 from edge.training_layers import QuantConv2DTranspose as QuantConv2DTranspose

@@ -295,7 +295,7 @@ class QuantSeparableConv2D(_Depthwise, keras.layers.SeparableConv2D):  # type: i
         return {**super().get_config(), "pointwise_quantizer": serialize_quantizer(self.pointwise_quantizer)}
 
 
-# -- learnable activations -----------------------------------------------------------------------------------------------------
+# -- learnable activations, and a norm -----------------------------------------------------------------------------------------------------
 
 
 class _ByChannel(keras.layers.Layer):  # type: ignore[misc]
@@ -353,3 +353,32 @@ class RPReLU(_ByChannel):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial_slope": self.initial_slope}
+
+
+@register_bare
+class LocalResponseNormalization(keras.layers.Layer):  # type: ignore[misc]
+    """x / (bias + alpha * s) ** beta, s the sum of the squares of a channel and of `depth_radius` on either side of it.
+
+    AlexNet's norm, for which Keras has no layer; arguments as of `tf.nn.local_response_normalization`. Caffe divides its alpha
+    by the 2 * depth_radius + 1 channels. The last axis is that of channels.
+    """
+
+    def __init__(self, depth_radius: int = 5, bias: float = 1.0, alpha: float = 1.0, beta: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if depth_radius < 1 or bias <= 0 or alpha < 0:
+            raise InputError(
+                f"Layer {self.name!r} needs depth_radius >= 1, bias > 0 and alpha >= 0, got {depth_radius}, {bias} and {alpha}."
+            )
+        self.depth_radius, self.bias, self.alpha, self.beta = depth_radius, bias, alpha, beta
+
+    def call(self, inputs: Tensor) -> Tensor:
+        channels, beside = inputs.shape[-1], (self.depth_radius, self.depth_radius)
+        squares = ops.pad(ops.square(inputs), [*((0, 0),) * (len(inputs.shape) - 1), beside])
+        sums = sum(squares[..., first : first + channels] for first in range(2 * self.depth_radius + 1))
+        return inputs * (self.bias + self.alpha * sums) ** -self.beta
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **{name: getattr(self, name) for name in ("depth_radius", "bias", "alpha", "beta")}}

@@ -24,10 +24,11 @@ def digits8(precision: str = "float", *, width: float = 1.0) -> Model:
 def alexnet(precision: str = "float", *, width: float = 1.0) -> Model:
     """CaffeNet without groups, for 227x227 colour pictures of 102 classes: 58.7 million weights.
 
-    The source normalizes over neighbouring channels after two of its pools; Keras has no such layer, and batch norm stands in its place.
+    The float net normalizes over neighbouring channels behind its first two pools, with Caffe's numbers; nets with 1-bit weights have
+    their batch norms instead, and the folded one has none.
     """
     net = Writer("alexnet", (227, 227, 3), precision, width)
-    net.conv(96, 11, strides=4, padding="valid", pool=(3, 2)).norm().conv(256, 5, pool=(3, 2)).norm()
+    net.conv(96, 11, strides=4, padding="valid", pool=(3, 2)).local_norm().conv(256, 5, pool=(3, 2)).local_norm()
     net.conv(384, 3).conv(384, 3).conv(256, 3, pool=(3, 2))
     net.dense(4096, dropout=0.5).dense(4096, dropout=0.5, is_last_hidden=True)
     return net.model(net.classes(102))

@@ -123,6 +123,14 @@ class Writer:
             self.at = self.layers.BatchNormalization(momentum=0.9, name=self._free(f"norm{self.count}"))(self.at)
         return self
 
+    def local_norm(self) -> Writer:
+        """Local response normalization, over five channels, in float networks alone."""
+        if self.precision == "float":
+            from edge.training import LocalResponseNormalization
+
+            self.at = LocalResponseNormalization(2, 1.0, 1e-4 / 5, 0.75, name=f"norm{self.count}")(self.at)
+        return self
+
     def _free(self, name: str) -> str:
         """A name for a further norm behind one layer."""
         taken = getattr(self.at, "_keras_history", None)

@@ -30,7 +30,7 @@ from edge.verifier import verify
 EXACT = 2e-5
 ROUNDED = 0.1
 # Layers of other packages have tests of their own, as has Embedding, and those that keras.applications define.
-ELSEWHERE = ("Quant", "Q", "RSign", "RPReLU", "Embedding", "LayerScale", "StochasticDepth", "CustomScaleLayer")
+ELSEWHERE = ("Quant", "Q", "RSign", "RPReLU", "Embedding", "LayerScale", "StochasticDepth", "CustomScaleLayer", "LocalResponse")
 # Whose weights are packed at 1 bit.
 WEIGHTED = ("Conv", "Depthwise", "Separable", "Dense", *JOINS)
 

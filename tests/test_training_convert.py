@@ -79,7 +79,7 @@ def randomized(model: Any) -> Any:
             layer.set_weights([random.normal(1, 0.7, count), *random.normal(0, 0.5, (2, count)), variance])  # some gammas negative
         elif isinstance(layer, (training.RSign, training.RPReLU)):
             layer.set_weights([random.normal(0, 0.3, weight.shape) for weight in layer.get_weights()])
-        elif getattr(layer, "bias", None) is not None:
+        elif isinstance(getattr(layer, "bias", None), keras.Variable):
             layer.bias.assign(random.normal(0, 0.2, layer.bias.shape))
     return model
 
@@ -103,6 +103,25 @@ def test_every_algorithm_saves_loads_converts_and_runs_as_trained(tmp_path: Path
     loaded, x = keras.saving.load_model(path), examples(model)
     np.testing.assert_array_equal(np.asarray(model(x)), np.asarray(loaded(x)))
     check_equal(model, path)
+
+
+def neighbours() -> Any:
+    keras.utils.set_random_seed(5)
+    norms = [training.LocalResponseNormalization(2, 1.5, 0.3, 0.75), training.LocalResponseNormalization()]
+    return randomized(keras.Sequential([L.Input(SHAPE), L.Conv2D(16, 3), norms[0], L.Conv2D(3, 3), norms[1], L.Flatten(), L.Dense(4)]))
+
+
+@pytest.mark.parametrize("bits", [32, 1])
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_local_response_normalization_is_one_operation(tmp_path: Path, suffix: str, bits: int) -> None:
+    model, path = neighbours(), tmp_path / f"model{suffix}"
+    model.save(path)
+    convert(path, path.with_suffix(""), bits=bits, formats="edge")
+    engine = edge.load(path.with_suffix(".edge"))
+    assert sum(step.definition.name == "local_response_norm" for step in engine.program.instructions) == 2
+    if bits == 32:
+        x = examples(model)
+        np.testing.assert_allclose(engine.run(x), np.asarray(model(x)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("make", "suffix"), [(react, ".keras"), (one_axis, ".h5")])

@@ -195,6 +195,20 @@ def test_rprelu_bends_where_its_shift_says() -> None:
     np.testing.assert_allclose(np.asarray(layer(x)), np.where(z > 0, z, slope * z) + after, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(("radius", "channels"), [(1, 5), (2, 4), (5, 3)])
+def test_local_response_normalization_is_tensorflows(radius: int, channels: int) -> None:
+    tensorflow = pytest.importorskip("tensorflow", reason="its function is the definition")
+    x, numbers = 3 * normal(16, 2, 3, 4, channels), {"bias": 1.5, "alpha": 0.3, "beta": 0.75}
+    expected = tensorflow.nn.local_response_normalization(x, depth_radius=radius, **numbers)
+    np.testing.assert_allclose(np.asarray(training.LocalResponseNormalization(radius, **numbers)(x)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("numbers", [{"depth_radius": 0}, {"bias": 0.0}, {"alpha": -1.0}])
+def test_local_response_normalization_refuses_what_has_no_root(numbers: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="needs depth_radius >= 1, bias > 0 and alpha >= 0, got"):
+        training.LocalResponseNormalization(**numbers)
+
+
 # Files
 
 
@@ -217,6 +231,7 @@ LAYERS: dict[str, Callable[[], Any]] = {
     "dense": lambda: training.QuantDense(6, input_quantizer="ste_sign", kernel_quantizer=training.NoOp(1), magnitude_map=True),
     "rsign": lambda: training.RSign(quantizer="ste_sign"),
     "rprelu": lambda: training.RPReLU(initial_slope=0.1),
+    "local response": lambda: training.LocalResponseNormalization(2, 1.5, 0.3, 0.75),
 }
 
 

@@ -36,6 +36,25 @@ def test_alexnet_has_two_wide_dense_layers() -> None:
     assert model.get_layer("flatten").output.shape == (None, 9216)
 
 
+@pytest.mark.parametrize("precision", zoo.PRECISIONS)
+def test_alexnet_normalizes_over_neighbours_only_as_floats(precision: str) -> None:
+    layers = zoo.alexnet(precision, width=1 / 16).layers
+    norms = [layer.name for layer in layers if type(layer).__name__ == "LocalResponseNormalization"]
+    assert norms == (["norm1", "norm2"] if precision == "float" else [])
+    names = [layer.name for layer in layers]
+    assert precision != "float" or names[names.index("norm1") - 1] == "pool1"
+    batch = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
+    assert batch == (7 if precision in zoo.QUANTIZED else 0), "one before each sign"
+
+
+def test_alexnet_converts_with_its_norms(tmp_path: Path) -> None:
+    model = zoo.alexnet(width=1 / 16)
+    engine = converted(model, tmp_path)
+    pictures = np.random.default_rng(2).integers(0, 256, (2, *model.input_shape[1:])).astype(np.uint8)
+    np.testing.assert_allclose(engine.run(pictures), np.asarray(model(pictures.astype(np.float32))), atol=1e-5)
+    assert [step.definition.name for step in engine.program.instructions].count("local_response_norm") == 2
+
+
 @pytest.mark.parametrize("n", [2, 5])
 @pytest.mark.parametrize("precision", zoo.PRECISIONS)
 def test_resnets_have_6n_plus_2_layers_with_weights(n: int, precision: str) -> None:
