@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import unicodedata
@@ -17,9 +18,10 @@ from edge.converters.agreement import compare
 from edge.converters.bits import Request, choose_bits, measured, requested
 from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
-from edge.converters.outputs import FORMATS, check_replaceable, targets, write_all
+from edge.converters.outputs import FORMATS, RECIPE, check_replaceable, targets, write_all
 from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
+from edge.converters.recipe_file import Calibration, Recipe, content_sha256, to_toml
 from edge.converters.report import Agreement, FileRow, Report, advice, layer_rows
 from edge.converters.rewriting import stored
 from edge.converters.rounding import with_rounded
@@ -65,6 +67,8 @@ def convert(
     weights: str | os.PathLike[str] | None = None,
     preprocess: Preprocess | str | None = None,
     labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | None = None,
+    calibration_pictures: int | None = None,
+    save_recipe: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -86,6 +90,8 @@ def convert(
     preprocess        how pictures become the input, or the name of a preset; by default 0..255 for a model that rescales, else 0..1
     labels            names of the classes (numbers count as names), or a file with them; by default those of a `labels.txt` beside the
                       source, where it has one for each class (as Teachable Machine exports models)
+    calibration_pictures   of those of `calibrate` at most so many, spread over all
+    save_recipe       where to write all these choices as TOML (`edge.converters.recipe_file`); pictures to calibrate on must then be a path
     force             replace files that edge did not write
     progress          called with (step, done, total)
 
@@ -95,12 +101,15 @@ def convert(
     request = requested(bits, activation_bits, calibrated=calibrate is not None, layers=layers)
     require_path(source, "model")
     paths = targets(Path(source), destination, (formats,) if isinstance(formats, str) else formats)
-    check_replaceable(paths, force=force)
+    recipe_file = _recipe_file(save_recipe, source, calibrate)
+    check_replaceable({**paths, **recipe_file}, force=force)
     possible, missing = _possible(paths)
     tell = progress or (lambda step, done, total: None)
     tell("reading", 0, 1)
     setup = prepare(read_keras(Path(source), input_shape=input_shape, weights=weights), input_dtype, preprocess)
     calibration, examples = setup.samples(calibrate, CALIBRATION_ARRAYS), setup.samples(data, DATA_ARRAYS)
+    if calibration is not None and calibration_pictures is not None:
+        calibration = calibration.first(calibration_pictures)
     plain = _lowered(setup.graph, request, calibration, tell)
     if calibration is None and examples is None:  # nothing will be compared: let go of the weights as they were
         setup = replace(setup, graph=replace(setup.graph, nodes=()))
@@ -114,11 +123,62 @@ def convert(
     tell("writing", 0, 1)
     report, signs = _report(setup, request, graph, program, agreement), _signs(graph)
     files = _contents(possible, plain, program)
+    if recipe_file:
+        known = _calibration(calibrate, calibration_pictures)
+        chosen = _recipe(setup, request, shape=input_shape, formats=tuple(paths), labels=names or found, calibration=known)
+        files = itertools.chain(files, [(recipe_file[RECIPE], [to_toml(chosen).encode()])])
     del graph, plain, program  # they go with the last file that needs them
     report = _with_files(report, write_all(files), signs, missing)
     hint = _HINT if calibration is None and request.has_levels else ()
     named = (f"labels: {', '.join(found[:3])}{', ...' if len(found) > 3 else ''}, from {LABEL_FILE} beside the model",) if found else ()
     return replace(report, messages=(*report.messages, *hint, *named))
+
+
+# -- what was chosen ------------------------------------------------------------------------------------------------------------
+
+
+def _recipe_file(path: object, source: str | os.PathLike[str], calibrate: Source | None) -> dict[str, Path]:
+    """Where the recipe goes, if anywhere."""
+    if path is None:
+        return {}
+    file = Path(require_path(path, "recipe"))
+    inputs = [each for each in (source, calibrate) if isinstance(each, (str, os.PathLike))]
+    if file.exists() and any(os.path.exists(each) and os.path.samefile(file, each) for each in inputs):
+        raise InputError(f"the recipe would replace {file}, which is read; name another file")
+    if calibrate is not None and len(inputs) < 2:
+        raise InputError("a recipe names the pictures to calibrate on by a path, got others; give one file or folder, or no save_recipe")
+    return {RECIPE: file}
+
+
+def _calibration(calibrate: Source | None, pictures: int | None) -> Calibration | None:
+    if not isinstance(calibrate, (str, os.PathLike)):
+        return None
+    return Calibration(Path(calibrate).as_posix(), content_sha256(calibrate), pictures)
+
+
+def _recipe(
+    setup: Setup,
+    request: Request,
+    *,
+    shape: tuple[int, ...] | None,
+    formats: tuple[str, ...],
+    labels: tuple[str, ...],
+    calibration: Calibration | None,
+) -> Recipe:
+    """Every choice, as it was made."""
+    return Recipe(
+        bits=request.bits,
+        activation_bits=request.activation_bits,
+        layers=dict(request.layers),
+        calibration=calibration,
+        source=setup.model.source,
+        source_sha256=setup.model.sha256,
+        input_dtype=setup.input_dtype,
+        input_shape=shape,
+        preprocess=setup.preprocess,
+        formats=formats,
+        labels=labels,
+    )
 
 
 # -- what the network computes --------------------------------------------------------------------------------------------------
@@ -164,7 +224,7 @@ def _statistics(graph: Graph, calibration: Samples, tell: Progress, *, deviation
 
 
 def _labels(labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | None, setup: Setup, graph: Graph) -> tuple[str, ...] | None:
-    if labels is None:
+    if labels is None or (not isinstance(labels, (str, os.PathLike)) and not len(labels)):
         return None
     names = read_labels(labels) if isinstance(labels, (str, os.PathLike)) else tuple(map(_label, labels))
     if any(unicodedata.category(character) == "Cc" for name in names for character in name):
@@ -249,6 +309,7 @@ def _report(setup: Setup, request: Request, graph: Graph, program: Program, agre
         files=(),
         agreement=agreement,
         messages=(*advised, f"input: {described}", *setup.turned()),
+        source_sha256=setup.model.sha256,
     )
 
 
@@ -266,7 +327,7 @@ def _signs(graph: Graph) -> int:
 def _why_larger(files: tuple[FileRow, ...], signs: int) -> tuple[str, ...]:
     """The sentence that says why the `.tflite` of packed layers is larger than the `.edge`."""
     sizes = {file.format: file.bytes for file in files}
-    if len(sizes) < 2 or not signs or sizes["tflite"] <= sizes["edge"]:
+    if not {"edge", "tflite"} <= sizes.keys() or not signs or sizes["tflite"] <= sizes["edge"]:
         return ()
     times = f"{sizes['tflite'] / sizes['edge']:.1f}"
     return (f"the .tflite is {times} times the .edge: TFLite stores a sign in a byte, {signs:,} of them; packed they take {signs // 8:,}",)

@@ -14,6 +14,8 @@ from edge.files import Bytes, write_atomically
 from edge.format import MAGIC
 
 FORMATS = ("edge", "tflite")
+RECIPE = "recipe"
+RECIPE_START = "# A conversion by edge"  # of a file
 
 
 def targets(source: Path, destination: str | os.PathLike[str] | None, formats: Sequence[str]) -> dict[str, Path]:
@@ -58,8 +60,9 @@ def _is_ours(name: str, path: Path) -> bool:
     try:
         if name == "tflite":
             return is_edge_tflite(path)
+        start = RECIPE_START.encode() if name == RECIPE else MAGIC
         with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+            return file.read(len(start)) == start
     except OSError as err:
         raise EdgeError(f"{path} exists but cannot be read ({err.strerror}); check its permissions or name another destination") from err
 

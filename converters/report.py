@@ -84,6 +84,7 @@ class Report:
     files: tuple[FileRow, ...]
     agreement: Agreement | None
     messages: tuple[str, ...] = ()
+    source_sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON-able values; `agreement` has its `share` too."""

@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edge.cli_options import PATH, json_option, numbers, overrides, preprocessing_options
 from edge.console import Column, Progress, bytes_text, out, out_json, out_notes, out_table, printable, styled, warn
 from edge.widths import CHOICES, width
 
 if TYPE_CHECKING:
+    from edge.converters.recipe_file import Recipe
     from edge.converters.report import LayerRow, Report
     from edge.preprocess import Preprocess
 
 FORMATS = {"edge": ("edge",), "tflite": ("tflite",), "both": ("edge", "tflite")}
 _WARNING = "warning: "
+_BESIDE_RECIPE = ("model", "output", "formats", "calibrate", "data", "weights", "recipe", "save_recipe", "force", "as_json")
+_OPTION_NAMES = {"layers": "--layer"}  # those that are not their parameter's
 
 EPILOG = """
 \b
@@ -28,9 +32,12 @@ Examples:
   edge convert model.h5 --bits 4 --calibrate photos/ --layer 'block1_*=8' --layer dense=ternary
   edge convert model.h5 --data test.npz         measures how far the result agrees with the source
   edge convert model.h5 --preset torch --labels classes.txt
+  edge convert model.h5 --bits 8 --calibrate photos/ --save-recipe model.toml
+  edge convert model.h5 --recipe model.toml     the same bytes again
 
 \b
 Layers that were trained binary are packed as trained, whatever --bits says.
+With --recipe the choices are those of the file; --format, --calibrate (where its pictures are now) and --data may stand beside it.
 --calibrate and --data take a picture, a folder of pictures, or .npy / .npz with x (and y).
 """
 
@@ -52,6 +59,8 @@ Layers that were trained binary are packed as trained, whatever --bits says.
               help="What the program is given; auto: bytes where pixels stay 0..255.")  # fmt: skip
 @click.option("--labels", type=PATH, metavar="FILE",
               help="Names of the classes, to be stored: .txt, .csv or .json; by default labels.txt beside MODEL, if it fits.")  # fmt: skip
+@click.option("--recipe", type=PATH, metavar="FILE", help="Convert by the choices in FILE, which --save-recipe wrote.")
+@click.option("--save-recipe", type=PATH, metavar="FILE", help="Write every choice into FILE (TOML), to repeat the conversion by.")
 @click.option("--force", is_flag=True, help="Replace files that edge did not write.")
 @preprocessing_options
 @json_option
@@ -61,7 +70,11 @@ def convert(model: str, as_json: bool, **options: Any) -> None:
     The preprocessing options say what the model was trained to see; they are stored and used by `edge run`. Without them pixels are 0..255
     where the model rescales them itself, else 0..1.
     """
-    report = _convert(model, overrides(options), options)
+    changed = overrides(options)
+    recipe = _recipe(options["recipe"])
+    report = _convert(model, _chosen(model, changed, options) if recipe is None else _by_recipe(recipe, options), options)
+    if recipe is not None:
+        _warn_of_another_model(recipe, report)
     for message in report.messages:
         if message.startswith(_WARNING):
             warn(message.removeprefix(_WARNING))
@@ -71,33 +84,67 @@ def convert(model: str, as_json: bool, **options: Any) -> None:
         _print(report)
 
 
-def _convert(model: str, changed: dict[str, Any], options: dict[str, Any]) -> Report:
-    from edge.converters.convert import convert as convert_model
-    from edge.converters.layer_bits import parsed
+def _recipe(path: str | None) -> Recipe | None:
+    if path is None:
+        return None
+    from edge.converters.recipe_file import read_recipe
 
+    return read_recipe(path)
+
+
+def _convert(model: str, arguments: dict[str, Any], options: dict[str, Any]) -> Report:
+    from edge.converters.convert import convert as convert_model
+
+    places = {name: options[name] for name in ("data", "weights", "save_recipe", "force")}
     with Progress() as progress:
 
         def tell(step: str, done: int, total: int) -> None:
             progress.update(done, total if total > 1 else 0, f"{Path(model).name}: {step}")
 
         tell("reading", 0, 1)
-        return convert_model(
-            model,
-            options["output"],
-            bits=width(options["bits"]),
-            layers=dict(parsed(text) for text in options["layers"]),
-            activation_bits=int(options["activation_bits"]) if options["activation_bits"] else None,
-            formats=FORMATS[options["formats"]],
-            calibrate=options["calibrate"],
-            data=options["data"],
-            input_dtype=options["input_dtype"],
-            input_shape=options["input_shape"],
-            weights=options["weights"],
-            preprocess=_preprocess(model, changed, input_shape=options["input_shape"], weights=options["weights"]),
-            labels=options["labels"],
-            force=options["force"],
-            progress=tell,
-        )
+        return convert_model(model, options["output"], **arguments, **places, progress=tell)
+
+
+def _chosen(model: str, changed: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The choices of a conversion by its options."""
+    from edge.converters.layer_bits import parsed
+
+    return {
+        "bits": width(options["bits"]),
+        "layers": dict(parsed(text) for text in options["layers"]),
+        "activation_bits": int(options["activation_bits"]) if options["activation_bits"] else None,
+        "formats": FORMATS[options["formats"]],
+        "calibrate": options["calibrate"],
+        "input_dtype": options["input_dtype"],
+        "input_shape": options["input_shape"],
+        "preprocess": _preprocess(model, changed, input_shape=options["input_shape"], weights=options["weights"]),
+        "labels": options["labels"],
+    }
+
+
+def _by_recipe(recipe: Recipe, options: dict[str, Any]) -> dict[str, Any]:
+    """The choices of a conversion by those of a recipe, beside which only options may stand that change none of them."""
+    from edge.converters.recipe_file import pictures_of
+
+    given = _given()
+    if wrong := sorted(given - set(_BESIDE_RECIPE)):
+        names = ", ".join(_OPTION_NAMES.get(name, f"--{name.replace('_', '-')}") for name in wrong)
+        raise click.UsageError(f"--recipe decides what {names} would; edit {options['recipe']}, or leave one of them out.")
+    formats = FORMATS[options["formats"]] if "formats" in given else recipe.formats
+    pictures = pictures_of(recipe, options["recipe"], options["calibrate"])
+    limit = recipe.calibration.pictures if recipe.calibration else None
+    return {**recipe.arguments(), "formats": formats, "calibrate": pictures, "calibration_pictures": limit}
+
+
+def _given() -> set[str]:
+    """The parameters that stand on the command line."""
+    context = click.get_current_context()
+    return {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+
+
+def _warn_of_another_model(recipe: Recipe, report: Report) -> None:
+    if recipe.source_sha256 and recipe.source_sha256 != report.source_sha256:
+        warn(f"the recipe was written for another model, {printable(recipe.source) or 'without a name'}; its choices may not suit this one")
 
 
 def _preprocess(model: str, changed: dict[str, Any], **source: Any) -> Preprocess | None:
