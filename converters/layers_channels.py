@@ -42,29 +42,8 @@ def padded(layer: Layer, build: Builder, tensor: str, widths: Sequence[Sequence[
     return reshaped(layer, build, wide, (*sizes, channels + sum(depth)))
 
 
-def tf_split(layer: Layer, build: Builder) -> tuple[str, ...]:
-    """Parts of the channels, as many equal ones as a number says, or of the given sizes: `tf.split(x, 4, axis=-1)`."""
-    sizes = _part_sizes(layer)
-    starts = np.cumsum([0, *sizes])[:-1].tolist()
-    used = len(layer.call.outputs)
-    return tuple(_part(layer, build, start, size) for start, size in list(zip(starts, sizes, strict=True))[:used])
-
-
-def _part_sizes(layer: Layer) -> tuple[int, ...]:
-    given, channels = layer.call.arguments, layer.shape[-1]
-    parts, axis = given.get("num_or_size_splits"), given.get("axis", 0)
-    if isinstance(parts, int) and not isinstance(parts, bool) and 1 <= parts <= channels and channels % parts == 0:
-        parts = [channels // parts] * parts
-    sound = isinstance(parts, list) and all(isinstance(size, int) and 1 <= size <= channels for size in parts) and sum(parts) == channels
-    if not sound or not isinstance(parts, list) or axis not in (-1, len(layer.shape)) or len(layer.call.outputs) > len(parts):
-        raise layer.error(
-            f"splits {channels} channels into {given.get('num_or_size_splits')!r} along axis {axis!r}, which is not supported; "
-            "expected a number of equal parts, or sizes that add up to the channels, along the last axis"
-        )
-    return tuple(parts)
-
-
-def _part(layer: Layer, build: Builder, start: int, size: int) -> str:
+def channels_of(layer: Layer, build: Builder, start: int, size: int) -> str:
+    """Some of the channels of an image."""
     layer.image()
     rows = np.eye(layer.shape[-1], dtype=np.float32)[start : start + size]
     return build.add("conv2d", layer, layer.input, constants={"filter": rows[:, None, None]})

@@ -73,6 +73,10 @@ def transposed(layer: Layer, build: Builder, tensor: str, dims: Sequence[int]) -
         return transposed(layer, build, maker.inputs[0], [before[dim - 1] for dim in dims])
     if list(dims) == sorted(dims):
         return tensor
+    shape = build.types[tensor].shape
+    moved = [dim for dim in dims if shape[dim - 1] > 1]
+    if moved == sorted(moved):  # no value gets another place
+        return reshaped(layer, build, tensor, tuple(shape[dim - 1] for dim in dims))
     axes = (*range(3 - rank), *(2 - rank + dim for dim in dims))
     return build.add("transpose", layer, tensor, attrs={f"axis_{i}": axis for i, axis in enumerate(axes)}, rank=rank)
 

@@ -7,9 +7,7 @@ which passes remove where the next layer can read the values in another order (`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -17,18 +15,13 @@ from edge.converters.builder import Builder, Layer, describe
 from edge.converters.keras_model import Call, KerasModel, Value
 from edge.converters.layers_activation import name_and_config
 from edge.converters.layers_shape import TRAINING_ONLY, transposed
-from edge.converters.operations import is_operation, operation_name
+from edge.converters.layouts_functions import FIRST, LAST, Following, data_format, turned_axis, turned_function, with_channels_last
+from edge.converters.operations import is_operation
 from edge.errors import ModelError
 
-FIRST, LAST = "channels_first", "channels_last"
 SUFFIX = "/channels_last"  # of the names of turned tensors, whose values are in another order than the source's
 
 _EACH_VALUE = frozenset(("ReLU", "LeakyReLU", "ELU", "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", *TRAINING_ONLY))
-_EACH_VALUE_FUNCTIONS = frozenset((
-    *("add", "subtract", "multiply", "divide", "maximum", "minimum", "clip", "negative", "absolute", "square", "power"),
-    *("relu", "relu6", "sigmoid", "tanh", "silu", "hard_silu", "hard_sigmoid", "gelu", "leaky_relu", "elu", "softplus", "softsign", "exp"),
-    *("identity", "stop_gradient", "cast"),
-))  # fmt: skip
 _ALONG_CHANNELS = ("BatchNormalization", "LayerNormalization", "GroupNormalization", "Normalization", "Softmax")
 _ALONG_A_WINDOW = ("softmax", "log_softmax", "Softmax")  # activations that act along the last axis
 
@@ -54,16 +47,17 @@ def _is_read_first(value: Value, model: KerasModel) -> bool:
         if not names.intersection(call.inputs):
             continue
         first = first or _is_first(call)
-        last = last or call.config.get("data_format") == LAST
+        last = last or data_format(call) == LAST
         if call.class_name not in TRAINING_ONLY and _is_first(call):
             continue
-        if _following(call, len(value.shape or ())) is not None:
+        following = _following(call, len(value.shape or ()))
+        if following is not None and following[1]:
             names.update(call.outputs)
     return first and not last
 
 
 def _is_first(call: Call) -> bool:
-    return call.config.get("data_format") == FIRST
+    return data_format(call) == FIRST
 
 
 class Layouts:
@@ -85,14 +79,14 @@ class Layouts:
         """A call as it is to be read, the tensors it then takes, and whether what it gives is turned."""
         if _is_first(call):
             _check_activation(call)
-            return replace(call, config={**call.config, "data_format": LAST}), self._all_last(call), True
+            return with_channels_last(call), self._all_last(call), True
         if not self._turned.intersection(call.inputs):
             return call, tuple(self.tensors[name] for name in call.inputs), False
         ranks = {self._rank(self.tensors[name]) for name in call.inputs}
         following = _following(call, ranks.pop()) if len(ranks) == 1 else None
         if following is None:
             return call, tuple(self._first(call, name) for name in call.inputs), False
-        return following, self._all_last(call), True
+        return following[0], self._all_last(call), following[1]
 
     def _rank(self, tensor: str) -> int:
         return len(self._build.types[tensor].shape)
@@ -134,8 +128,16 @@ def _check_activation(call: Call) -> None:
         )
 
 
-def _following(call: Call, rank: int) -> Call | None:
-    """The call on turned tensors of this rank that gives the turned result of its own; None where there is none."""
+def _following(call: Call, rank: int) -> Following | None:
+    """The call on turned tensors of this rank that gives the result of its own; None where there is none."""
+    if is_operation(call):
+        return turned_function(call, rank)
+    layer = _turned_layer(call, rank)
+    return None if layer is None else (layer, True)
+
+
+def _turned_layer(call: Call, rank: int) -> Call | None:
+    """The layer on turned tensors that gives the turned result of its own."""
     name, config = call.class_name, call.config
     if name == "Activation":
         return None if name_and_config(config.get("activation"))[0] in _ALONG_A_WINDOW else call
@@ -147,27 +149,8 @@ def _following(call: Call, rank: int) -> Call | None:
         weights = {key: np.moveaxis(alpha, 0, -1) for key, alpha in call.weights.items()}
         return replace(call, weights=weights) if all(alpha.ndim == rank for alpha in weights.values()) else None
     if name == "Concatenate":
-        axis = _turned_axis(config.get("axis", -1), rank)
+        axis = turned_axis(config.get("axis", -1), rank)
         return None if axis is None else replace(call, config={**config, "axis": axis})
     if name in _ALONG_CHANNELS:
-        return replace(call, config={**config, "axis": -1}) if _turned_axis(config.get("axis", -1), rank) == rank else None
-    return call if is_operation(call) and operation_name(call) in _EACH_VALUE_FUNCTIONS and not _has_arrays(call) else None
-
-
-def _turned_axis(axis: Any, rank: int) -> int | None:
-    """An axis (1 to rank, or from the end) of the source as one of the turned tensor; None for several, or none."""
-    (axis,) = axis if isinstance(axis, (list, tuple)) and len(axis) == 1 else (axis,)
-    if not isinstance(axis, int) or isinstance(axis, bool) or not -rank <= axis <= rank or axis == 0:
-        return None
-    place = axis if axis > 0 else axis + rank + 1
-    return rank if place == 1 else place - 1
-
-
-def _has_arrays(call: Call) -> bool:
-    """Whether a function is given constants that are no numbers: they would have to be turned too."""
-    values = (*call.arguments.values(), *(value for key, value in call.config.items() if key not in ("dtype", "node_def")))
-    return any(isinstance(value, (list, tuple)) or _is_array(value) for value in values) or "constants" in call.config
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, Mapping) and value.get("class_name") in ("__numpy__", "__tensor__")
+        return replace(call, config={**config, "axis": -1}) if turned_axis(config.get("axis", -1), rank) == -1 else None
+    return None

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from edge.converters.builder import Builder, Layer
-from edge.converters.layers_channels import are_widths, padded, tf_split
+from edge.converters.builder import Builder
+from edge.converters.layers_channels import are_widths, channels_of, padded
 from edge.converters.layers_shape import reshaped
 from edge.converters.operations import Operation, Tensor, computes
 
@@ -149,16 +149,28 @@ def unstack(op: Operation, build: Builder) -> tuple[str, ...]:
 
 @computes("split")
 def split(op: Operation, build: Builder) -> tuple[str, ...]:
-    """Parts of the channels, by their number, by their sizes (TensorFlow), or by where they begin (NumPy)."""
-    call = op.layer.call
-    if call.class_name == "TFOpLambda":
-        return tf_split(op.layer, build)
-    parts, channels = op.constant(1, "indices_or_sections"), op.layer.shape[-1]
-    if isinstance(parts, list):
-        bounds = [0, *parts, channels] if all(isinstance(n, int) for n in parts) else []
-        parts = [last - first for first, last in itertools.pairwise(bounds)]
-    arguments = {"num_or_size_splits": parts, "axis": op.option("axis", default=0)}
-    return tf_split(Layer(replace(call, arguments=arguments), op.layer.inputs, op.layer.types), build)
+    """Parts along an axis, by their number, by their sizes (TensorFlow), or by where they begin (NumPy)."""
+    tensor, shape = op.tensors[0], op.layer.shape
+    axis = axis_of(op, op.option("axis", default=0), len(shape))
+    sizes = _part_sizes(op, shape[axis])
+    starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    parts = list(zip(starts, sizes, strict=True))[: len(op.layer.call.outputs)]
+    if len(shape) == 3 and axis == 2:
+        return tuple(channels_of(op.layer, build, start, size) for start, size in parts)
+    return tuple(_along(op, build, tensor, axis, (start, start + size, 1)) for start, size in parts)
+
+
+def _part_sizes(op: Operation, whole: int) -> list[int]:
+    of_tensorflow = op.layer.call.class_name == "TFOpLambda"
+    given = parts = op.option("num_or_size_splits") if of_tensorflow else op.constant(1, "indices_or_sections")
+    if isinstance(parts, int) and not isinstance(parts, bool) and 1 <= parts <= whole and whole % parts == 0:
+        parts = [whole // parts] * parts
+    elif isinstance(parts, list) and not of_tensorflow and all(isinstance(bound, int) for bound in parts):
+        parts = [last - first for first, last in itertools.pairwise([0, *parts, whole])]
+    sound = isinstance(parts, list) and all(isinstance(size, int) and 1 <= size <= whole for size in parts) and sum(parts) == whole
+    if not sound or len(op.layer.call.outputs) > len(parts):
+        op.refuse(f"splits {whole} values of an axis into {str(given)[:40]}, expected a number of equal parts, or sizes that add up")
+    return parts
 
 
 @computes("pad")
@@ -337,10 +349,14 @@ def pool(op: Operation, build: Builder) -> str:
     """The window and the strides may have entries for batch and channels, which are 1."""
     window, strides = (_pair(value) for value in (op.option("pool_size", "ksize"), op.option("strides")))
     config = {"pool_size": window, "strides": strides, "padding": str(op.option("padding", default="valid")).lower()}
-    layout = op.option("data_format", default="channels_last")
-    given = {"NHWC": "channels_last", "NCHW": "channels_first"}.get(layout, layout)
-    name = "MaxPooling2D" if op.name == "max_pool" else "AveragePooling2D"
-    return op.through(name, {**config, "data_format": given}, build, op.tensors[0])
+    _check_channels_last(op)
+    return op.through("MaxPooling2D" if op.name == "max_pool" else "AveragePooling2D", config, build, op.tensors[0])
+
+
+def _check_channels_last(op: Operation) -> None:
+    """`edge.converters.layouts` has brought what can be to this order."""
+    if op.option("data_format", default="NHWC") not in ("NHWC", "channels_last"):
+        op.refuse(f"takes data_format {str(op.option('data_format'))[:40]!r}, expected 'channels_last'")
 
 
 def _pair(value: Any) -> Any:
@@ -367,8 +383,9 @@ def space_to_depth(op: Operation, build: Builder) -> str:
 
 def _block(op: Operation) -> int:
     block = op.constant(1, "block_size")
-    if not isinstance(block, int) or not 2 <= block <= 64 or op.option("data_format", default="NHWC") != "NHWC":
-        op.refuse(f"takes blocks of {str(block)[:40]}, expected a whole number from 2 to 64, and channels last")
+    _check_channels_last(op)
+    if not isinstance(block, int) or not 2 <= block <= 64:
+        op.refuse(f"takes blocks of {str(block)[:40]}, expected a whole number from 2 to 64")
     return block
 
 
