@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tflite-runtime test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet bench-few-bits check-predictions results plot bundled kernels wheel bench-device docs lint clean
+.PHONY: help demo test test-slow test-tflite-runtime test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet bench-few-bits check-predictions results widths plot bundled kernels wheel bench-device docs lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ check-predictions: $(VENV)/.bench  ## hold predicted latencies of this machine a
 
 results: $(VENV)/.bench  ## train what is missing of the results table (days of processor time; resumes), write docs/results.md; DATA=folder of .npz, LANES=2
 	$(BIN)/python benchmarks/train_results.py --lanes $(or $(LANES),1) $(if $(DATA),--data $(DATA))
+
+widths: $(VENV)/.bench  ## train wider nets of signs until they reach the float figures described (days; resumes), write docs/results.md
+	$(BIN)/python benchmarks/train_results.py --widths --lanes $(or $(LANES),1) $(if $(DATA),--data $(DATA))
 
 plot: benchmarks/results/digits.json $(VENV)/.bench  ## draw docs/results.png from the last benchmark
 	$(BIN)/python benchmarks/plot.py

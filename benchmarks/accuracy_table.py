@@ -11,123 +11,23 @@ the README are made from that file alone. A cell without a run is empty; `absent
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from accuracy_rows import COLUMNS, ROOT, Cell, Rows, absent, cell, collect, keep, measure_latencies, read_rows
+from width_table import plot, section
 
 from edge.console import bytes_text
 from edge.recipes import RECIPES, TABLE, Recipe
-from edge.train_loop import CURVE
-from edge.train_result import RESULT
 
-ROOT = Path(__file__).resolve().parent.parent
-STORED = ROOT / "benchmarks" / "results" / "accuracy.json"
-CURVES = ROOT / "benchmarks" / "results" / "curves"
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
-RUNS = ROOT / "runs"
 START, END = "<!-- accuracy: made by benchmarks/accuracy_table.py -->", "<!-- end of accuracy -->"
 
-COLUMNS = ("float", "int8", "xnor-weights", "dorefa-weights", "xnor", "xnor-k")
 TITLES = ("float", "8 bit", "`xnor-weights`", "`dorefa-weights`", "`xnor`", "`xnor` with K")
-RUN_OF = {"float": "float", "int8": "float"}
-"""The precision of the run that fills a column, where it has another name."""
 ASKED_COLUMN = {"float": 0, "xnor-weights": 1, "dorefa-weights": 1, "xnor": 2, "xnor-k": 2}
 LEAST_ONE_BIT_SHARE = 0.95
-
-TIMED_RUNS = 300
-Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The scores of one recipe at one precision, by seed; `file` is that of the lowest seed."""
-
-    scores: tuple[float, ...]
-    file: Mapping[str, Any]
-
-    @property
-    def is_minutes(self) -> bool:
-        return bool(self.file["measure"] != "accuracy")
-
-    def text(self) -> str:
-        scale = 1 if self.is_minutes else 100
-        values = [scale * score for score in self.scores]
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):.2f}{spread}"
-
-
-# -- the runs ------------------------------------------------------------------------------------------------------------------
-
-
-def collect(runs: Path, stored: Rows) -> Rows:
-    """The stored rows, with those of finished runs in `runs` in place of older ones of the same name."""
-    found = {row["run"]: row for row in stored}
-    for path in sorted(runs.glob(f"*/{RESULT}")):
-        row = json.loads(path.read_text(encoding="utf-8"))
-        _keep_latencies(row, found.get(row["run"]))
-        found[row["run"]] = row
-    return [found[name] for name in sorted(found)]
-
-
-def _keep_latencies(row: dict[str, Any], before: Mapping[str, Any] | None) -> None:
-    """Those of the same files, which a run does not measure itself."""
-    for name, file in row["files"].items():
-        old = before["files"].get(name, {}) if before else {}
-        if "latency_us" in old and all(old[fact] == file[fact] for fact in ("bytes", "score")):
-            file["latency_us"] = old["latency_us"]
-
-
-def measure_latencies(rows: Rows, runs: Path) -> None:
-    """The time of one picture on one thread, from array to array: the median of many, microseconds, of files that have none yet."""
-    import edge
-
-    for row in rows:
-        for file in row["files"].values():
-            path = runs / row["run"] / file["file"]
-            if "latency_us" in file or not path.exists():
-                continue
-            engine = edge.load(path)
-            picture = np.random.default_rng(0).integers(0, 256, engine.inputs[0].shape).astype(np.uint8)
-            engine.times(picture, 10, whole=True)
-            file["latency_us"] = round(1e6 * float(np.median(engine.times(picture, TIMED_RUNS, whole=True))), 1)
-
-
-def read_rows() -> Rows:
-    return list(json.loads(STORED.read_text(encoding="utf-8"))["rows"]) if STORED.exists() else []
-
-
-def keep(rows: Rows, runs: Path) -> None:
-    """Store the rows, and the curves of the runs behind them."""
-    STORED.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
-    CURVES.mkdir(exist_ok=True)
-    for row in rows:
-        curve = runs / row["run"] / CURVE
-        if curve.exists():
-            (CURVES / f"{row['run']}.csv").write_text(curve.read_text(encoding="utf-8"), encoding="utf-8")
-
-
-def absent(rows: Rows) -> list[str]:
-    """The cells that no run fills: RECIPE PRECISION."""
-    return [f"{name} {column}" for name in TABLE for column in COLUMNS if cell(rows, name, column) is None]
-
-
-def cell(rows: Rows, recipe: str, column: str, width: float = 1.0) -> Cell | None:
-    """What was measured of a recipe at one precision; None where nothing was."""
-    precision = RUN_OF.get(column, column)
-    mine = [row for row in rows if (row["recipe"], row["precision"], row["width"]) == (recipe, precision, width) and _is_whole(row)]
-    mine.sort(key=lambda row: row["seed"])
-    return Cell(tuple(row["files"][column]["score"] for row in mine), mine[0]["files"][column]) if mine else None
-
-
-def _is_whole(row: Mapping[str, Any]) -> bool:
-    """Whether a run had all epochs of its recipe, and not a try's."""
-    return bool(row["epochs"] >= RECIPES[row["recipe"]].schedule(row["precision"]).epochs)
 
 
 # -- the pages -----------------------------------------------------------------------------------------------------------------
@@ -153,8 +53,7 @@ def _marked(recipe: Recipe, column: str, found: Cell | None) -> str:
         return ""
     if recipe.asked is None or column not in ASKED_COLUMN:
         return found.text()
-    asked, score = recipe.asked[ASKED_COLUMN[column]], float(found.text().split()[0])
-    return f"**{found.text()}**" if (score <= asked if found.is_minutes else score >= asked) else found.text()
+    return f"**{found.text()}**" if found.reaches(recipe.asked[ASKED_COLUMN[column]]) else found.text()
 
 
 def _described(recipe: Recipe) -> str:
@@ -201,6 +100,7 @@ what is missing.
 
 {len(TABLE) * len(COLUMNS) - len(missing)} of {len(TABLE) * len(COLUMNS)} cells are measured.
 
+{section(rows)}
 ## Runs
 
 {hardware(rows)} Curves are in [benchmarks/results/curves](../benchmarks/results/curves). In a command `--data` names the
@@ -232,6 +132,7 @@ def write_tables(runs: Path | None = None, *, timed: bool = False) -> Rows:
             measure_latencies(rows, runs)
         keep(rows, runs)
     PAGE.write_text(page(rows), encoding="utf-8")
+    plot(rows)
     README.write_text(readme_with(README.read_text(encoding="utf-8"), rows), encoding="utf-8")
     return rows
 

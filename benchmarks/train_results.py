@@ -3,28 +3,32 @@
     python benchmarks/train_results.py                              # data by name through Keras, runs in runs/
     python benchmarks/train_results.py --data FOLDER --lanes 2      # FOLDER/mnist.npz, fashion_mnist.npz, cifar10.npz
     python benchmarks/train_results.py --recipes lenet mlp-base     # these first and alone
+    python benchmarks/train_results.py --seeds 0 1 2                # each three times, for mean and spread
+    python benchmarks/train_results.py --widths                     # wider nets of signs, until they reach what was described
 
 Whatever was cut off goes on from its checkpoint; what failed is tried again at the end. The table is written after each run; the exit code
-is 1 while a row is absent.
+is 1 while a row is absent, with `--widths` while a question is open.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
 
-from accuracy_table import RUNS, absent, write_tables
+from accuracy_rows import RUNS, absent
+from accuracy_table import write_tables
+from width_table import PRECISION, answer, answers, unanswered
 
 from edge.recipes import RECIPES, TABLE
-from edge.train import settings_for
-from edge.train_result import RESULT
+from edge.train import RESULT, Settings, settings_for
 
 # MNIST, Fashion-MNIST, the clock, then colour pictures.
 GROUPS = (
@@ -50,36 +54,71 @@ class Job:
     precisions: tuple[str, ...]
     seed: int = 0
 
+    def missing(self, runs: Path) -> Iterator[Settings]:
+        """The runs that are not finished."""
+        for precision in self.precisions:
+            settings = settings_for(self.recipe, precision=precision, seed=self.seed)
+            if not (runs / settings.name / RESULT).exists():
+                yield settings
 
-def jobs(recipes: Sequence[str], precisions: Sequence[str]) -> list[Job]:
+
+@dataclass(frozen=True)
+class WidthJob:
+    """The runs of one recipe with signs, wider each time, up to one that reaches the float figure described."""
+
+    recipe: str
+
+    def missing(self, runs: Path) -> Iterator[Settings]:
+        """What is to be trained next, as long as that gets finished."""
+        tried: set[float] = set()
+        while (width := self._untried(runs)) is not None and width not in tried:
+            tried.add(width)
+            yield settings_for(self.recipe, precision=PRECISION, width=width)
+
+    def _untried(self, runs: Path) -> float | None:
+        results = [json.loads(path.read_text(encoding="utf-8")) for path in runs.glob(f"{self.recipe}-{PRECISION}*/{RESULT}")]
+        found = answer(results, self.recipe)
+        return found.untried if found else None
+
+
+def jobs(recipes: Sequence[str], precisions: Sequence[str], seeds: Sequence[int] = (0,)) -> list[Job]:
     """All runs of these, in the order in which they are wanted."""
-    passes = [(group, part) for group in GROUPS for part in BY_PRECISION]
-    found = [Job(name, tuple(p for p in part if p in precisions)) for group, part in passes for name in group if name in recipes]
+    passes = [(seed, group, part) for seed in seeds for group in GROUPS for part in BY_PRECISION]
+    found = [
+        Job(name, tuple(p for p in part if p in precisions), seed) for seed, group, part in passes for name in group if name in recipes
+    ]
     return [job for job in found if job.precisions]
 
 
-def run(job: Job, runs: Path, data: Path | None) -> list[str]:
+def width_jobs(recipes: Sequence[str]) -> list[WidthJob]:
+    """One for each of these recipes that has a figure to reach."""
+    asked = {each.recipe.name for each in answers([])}
+    return [WidthJob(name) for group in GROUPS for name in group if name in recipes and name in asked]
+
+
+def run(job: Job | WidthJob, runs: Path, data: Path | None) -> list[str]:
     """Train what is missing of a job; the names of the runs that failed."""
     failed = []
-    for precision in job.precisions:
-        settings = settings_for(job.recipe, precision=precision, seed=job.seed)
-        folder = runs / settings.name
-        if (folder / RESULT).exists():
-            continue
-        command = [sys.executable, "-c", "from edge.cli import main; main()", "train", job.recipe]
-        command += ["--precision", precision, "--seed", str(job.seed)]
-        file = data / f"{RECIPES[job.recipe].data}.npz" if data else None
-        given = ["--data", str(file)] if file is not None and file.exists() else []
-        done = subprocess.run([*command, *given, "--resume", "-o", str(folder)], check=False)
-        if done.returncode:
+    for settings in job.missing(runs):
+        code = train(settings, runs / settings.name, data)
+        if code:
             failed.append(settings.name)
-            print(f"{settings.name} failed with exit code {done.returncode}", flush=True)
+            print(f"{settings.name} failed with exit code {code}", flush=True)
         with WRITING:
             write_tables(runs)
     return failed
 
 
-def work(waiting: Queue[Job], runs: Path, data: Path | None, failed: list[str]) -> None:
+def train(settings: Settings, folder: Path, data: Path | None) -> int:
+    """One run in a process of its own; its exit code."""
+    command = [sys.executable, "-c", "from edge.cli import main; main()", "train", settings.recipe]
+    command += ["--precision", settings.precision, "--seed", str(settings.seed), "--width", f"{settings.width:g}"]
+    file = data / f"{RECIPES[settings.recipe].data}.npz" if data else None
+    given = ["--data", str(file)] if file is not None and file.exists() else []
+    return subprocess.run([*command, *given, "--resume", "-o", str(folder)], check=False).returncode
+
+
+def work(waiting: Queue[Job | WidthJob], runs: Path, data: Path | None, failed: list[str]) -> None:
     while True:
         try:
             job = waiting.get_nowait()
@@ -88,9 +127,9 @@ def work(waiting: Queue[Job], runs: Path, data: Path | None, failed: list[str]) 
         failed += run(job, runs, data)
 
 
-def train_all(todo: Sequence[Job], runs: Path, data: Path | None, lanes: int) -> list[str]:
+def train_all(todo: Sequence[Job | WidthJob], runs: Path, data: Path | None, lanes: int) -> list[str]:
     """Run the jobs in their order, `lanes` at a time; the names of the runs that failed."""
-    waiting: Queue[Job] = Queue()
+    waiting: Queue[Job | WidthJob] = Queue()
     for job in todo:
         waiting.put(job)
     failed: list[str] = []
@@ -109,17 +148,20 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=1, help="how many runs at a time")
     parser.add_argument("--recipes", nargs="+", choices=TABLE, default=list(TABLE))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="each run is trained with each of these")
+    parser.add_argument("--widths", action="store_true", help="answer how wide a net of signs must be, instead")
     given = parser.parse_args()
-    todo = jobs(given.recipes, given.precisions)
+    todo = width_jobs(given.recipes) if given.widths else jobs(given.recipes, given.precisions, given.seeds)
     for round_number in range(ROUNDS):
         failed = train_all(todo, given.runs, given.data, given.lanes)
         if not failed:
             break
         print(f"round {round_number + 1}: {', '.join(failed)} failed", flush=True)
         time.sleep(10)
-    missing = absent(write_tables(given.runs))
+    rows = write_tables(given.runs)
+    missing = unanswered(rows) if given.widths else absent(rows)
     if missing:
-        sys.exit(f"rows absent from the table: {', '.join(missing)}")
+        sys.exit(f"{'widths that are still needed' if given.widths else 'rows absent from the table'}: {', '.join(missing)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Any
 import accuracy_table
 import pytest
 import train_results
-from accuracy_table import COLUMNS, LEAST_ONE_BIT_SHARE, Cell, absent, cell, collect, page, read_rows, readme_with, short_of_signs
+from accuracy_rows import COLUMNS, CURVES, Cell, absent, cell, collect, read_rows
+from accuracy_table import LEAST_ONE_BIT_SHARE, page, readme_with, short_of_signs
 
 from edge.recipes import RECIPES, TABLE
 from edge.train import settings_for
@@ -44,7 +45,7 @@ def test_stored_rows_are_of_recipes_and_of_signs() -> None:
         made = RECIPES[each["recipe"]]
         assert (each["data"], each["permuted"], each["network"]) == (made.data, made.permuted, made.network)
         assert all(file["pictures"] in (10_000, 3_600) for file in each["files"].values()), "the whole test set"
-        assert (accuracy_table.CURVES / f"{each['run']}.csv").read_text().count("\n") == each["epochs"] + 1
+        assert (CURVES / f"{each['run']}.csv").read_text().count("\n") == each["epochs"] + 1
 
 
 def test_what_is_not_measured_stays_empty() -> None:
