@@ -3,6 +3,7 @@
 | bits    | weights                                                     | activations, by `activation_bits`                    |
 |---------|-------------------------------------------------------------|------------------------------------------------------|
 | 32      | as they are                                                 | 32: float32                                          |
+| 16      | float16, or float32 where its range is too small            | 32                                                   |
 | 8       | int8, one scale per output channel                          | 32; 8: int8, calibrated (`edge.converters.int8`)     |
 | 4, 2    | whole numbers of so many bits, one scale per output channel | 32; 8                                                |
 | ternary | -1, 0 and 1 (`edge.converters.levels`), stored in 2 bits    | 32; 8                                                |
@@ -40,6 +41,7 @@ from edge.widths import TERNARY, WIDTHS, Bits
 
 BITS, F32 = Encoding.BITS, Encoding.FLOAT32
 _INT8_BITS = 8
+LARGEST_HALF = float(np.finfo(np.float16).max)
 FIRST_LAYER_SHARE = 0.1  # of all weights; a first layer that holds more is not kept at 8 bits
 
 
@@ -79,7 +81,7 @@ def requested(
 
     `layers` gives the layers whose names match a pattern (`conv?`, `block*`) bits of their own.
     """
-    default = 8 if calibrated and bits != 32 else 32
+    default = 8 if calibrated and bits not in (16, 32) else 32
     request = Request(bits, default if activation_bits is None else activation_bits, layers=tuple((layers or {}).items()))
     if request.activation_bits == 8 and not calibrated:
         raise InputError("activation bits 8 need pictures to measure ranges on, got none; give --calibrate a file or folder with pictures")
@@ -158,9 +160,28 @@ def _eight_bits(graph: Graph, request: Request) -> Graph:
     graph = with_weights(graph, request)
     if request.activation_bits == 8:
         return quantize_int8(graph, request.statistics, floats=_left_float(graph, request))
+    return _each(graph, {node.output: to_int8(node) for node in _left_to_lower(graph, request)})
+
+
+def _sixteen_bits(graph: Graph, request: Request) -> Graph:
+    graph = with_weights(graph, request)
+    for node in _left_to_lower(graph, request):
+        graph = _at_16(graph, node)
+    return graph
+
+
+def _left_to_lower(graph: Graph, request: Request) -> list[Node]:
+    """The layers with float weights that were not quantized in training and have no bits of their own."""
     given = given_bits(_weighted(graph), request.layers)
-    floats = [node for node in _weighted(graph) if stored(node) is F32 and not _quantized(graph, node) and node.output not in given]
-    return _each(graph, {node.output: to_int8(node) for node in floats})
+    return [node for node in _weighted(graph) if stored(node) is F32 and not _quantized(graph, node) and node.output not in given]
+
+
+def _at_16(graph: Graph, node: Node) -> Graph:
+    filters = node.constants["filter"]
+    if not np.abs(filters).max() <= LARGEST_HALF:
+        why = f"its weights stay float32, since some exceed {LARGEST_HALF:g}, the largest number of float16"
+        return _each(graph, {}, dict.fromkeys(node.layers, why))
+    return _each(graph, {node.output: replace(node, constants={**node.constants, "filter": filters.astype(np.float16)})})
 
 
 def _each(graph: Graph, changed: Mapping[str, Node], notes: Mapping[str, str] | None = None) -> Graph:
@@ -193,7 +214,7 @@ def _few_bits(graph: Graph, request: Request) -> Graph:
 
 def _left_float(graph: Graph, request: Request) -> frozenset[str]:
     """What layers give that are to stay float32 between int8 ones."""
-    return frozenset(name for name, bits in given_bits(_weighted(graph), request.layers).items() if bits == 32)
+    return frozenset(name for name, bits in given_bits(_weighted(graph), request.layers).items() if bits in (16, 32))
 
 
 def _is_trained_low(graph: Graph) -> bool:
@@ -204,7 +225,7 @@ def _is_trained_low(graph: Graph) -> bool:
 def _weight_bits(graph: Graph, request: Request) -> dict[str, Bits]:
     """The bits of the layers whose weights are lowered, by the tensor that they give."""
     given = given_bits(_weighted(graph), request.layers)
-    if request.bits in (8, 32) or _is_trained_low(graph):
+    if request.bits in (8, 16, 32) or _is_trained_low(graph):
         return given
     kept, _ = _kept_at_8(graph, request)
     return {node.output: 8 if node.output in kept else request.bits for node in _weighted(graph)} | given
@@ -214,6 +235,8 @@ def _at_bits(graph: Graph, node: Node, bits: Bits, request: Request) -> Graph:
     """`graph` with weights of `bits` in one layer, which keeps what it was trained with if that is less."""
     if bits == 32 or stored(node) is BITS:
         return graph
+    if bits == 16:
+        return _at_16(graph, node) if stored(node) is F32 else graph
     if bits == 8:
         rounded = request.rounded.get(node.output)
         return _each(graph, {node.output: replace(node, constants={**node.constants, **rounded})}) if rounded else _stays_at_8(graph, node)
@@ -347,5 +370,5 @@ def _signs(graph: Graph, node: Node, centre: float) -> tuple[str, tuple[Node, ..
     return name, (new_node("binarize", (source,), name, node.layers, constants),)
 
 
-_LOWERING: Mapping[Bits, Callable[[Graph, Request], Graph]] = {8: _eight_bits, 32: _as_it_is}
-ACTIVATIONS: Mapping[Bits, tuple[int, ...]] = {1: (1, 8, 32), 32: (32,)}  # by bits of weights; with all others 8 or 32
+_LOWERING: Mapping[Bits, Callable[[Graph, Request], Graph]] = {8: _eight_bits, 16: _sixteen_bits, 32: _as_it_is}
+ACTIVATIONS: Mapping[Bits, tuple[int, ...]] = {1: (1, 8, 32), 16: (32,), 32: (32,)}  # by bits of weights; with all others 8 or 32

@@ -6,7 +6,8 @@
                           are 126 and 127; its scale is 2, and an ADD of -1 makes -1 and +1 of the 0 and 2 they stand for
     uint8, int8 -> int8   an int8 convolution with one scale per channel and int32 bias; signs are +-127, so that steps of the bias,
                           which are those of the sum, are as fine as with an int8 filter
-    anything else         a float32 convolution of DEQUANTIZEd integers, then MUL by the scale, ADD of the bias, QUANTIZE
+    anything else         a float32 convolution of DEQUANTIZEd integers, then MUL by the scale, ADD of the bias, QUANTIZE; a filter of
+                          float16 is DEQUANTIZEd too, and needs no scale
 
 int8 accumulators are 32 bits wide and rescaled by a factor of 1 where a sign comes out, so these forms have no rounding. A float32
 convolution of signs is exact while sums stay below 2^24.
@@ -232,7 +233,10 @@ def _through_float(low: Lowering, node: Node) -> int:
     carried = fused(node.attrs)
     if scale is None:
         own_bias = None if bias is None else low.builder.constant(bias)
-        operands = _Operands(low.real(source), low.builder.constant(values), own_bias, carried or FUSED_NONE)
+        weights = low.builder.constant(values)
+        if values.dtype == np.float16:
+            weights = low.op("DEQUANTIZE", [weights], float_type(values.shape))
+        operands = _Operands(low.real(source), weights, own_bias, carried or FUSED_NONE)
         result = _apply(low, node, operands, float_type(()))
         result = result if carried is not None else low.activate(result, node.attrs)
     else:

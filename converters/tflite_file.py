@@ -51,7 +51,7 @@ _OPTIONS = {
     "ABS": "AbsOptions",
     "HARD_SWISH": "HardSwishOptions",
 }
-_TYPES = {"float32": "FLOAT32", "int8": "INT8", "uint8": "UINT8", "int32": "INT32"}
+_TYPES = {"float32": "FLOAT32", "float16": "FLOAT16", "int8": "INT8", "uint8": "UINT8", "int32": "INT32"}
 
 
 def serialize(model: LiteModel, description: str) -> memoryview:

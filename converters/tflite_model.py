@@ -81,6 +81,7 @@ _INT8_VERSIONS = {
     "TRANSPOSE": 2,
     "DEPTH_TO_SPACE": 2,
 }
+_FLOAT16_VERSIONS = {"DEQUANTIZE": 3}
 _HALF_PIXEL_VERSIONS = {"RESIZE_NEAREST_NEIGHBOR": 3, "RESIZE_BILINEAR": 3}  # since when operators know half-pixel centres
 
 
@@ -119,7 +120,8 @@ class Builder:
         number = self.tensor(output)
         dtypes = [self.tensors[i].dtype for i in (*inputs[:2], number)]
         integer = "int8" in dtypes and (name != "QUANTIZE" or "float32" not in dtypes)
-        version = _HALF_PIXEL_VERSIONS.get(name) or (_INT8_VERSIONS.get(name, 1) if integer else 1)
+        own = _FLOAT16_VERSIONS if "float16" in dtypes else _HALF_PIXEL_VERSIONS
+        version = own.get(name) or (_INT8_VERSIONS.get(name, 1) if integer else 1)
         self.operators.append(LiteOp(name, version, tuple(inputs), number, options))
         return number
 

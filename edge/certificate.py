@@ -35,7 +35,7 @@ class Certificate:
     source, sha256   the Keras file's name, and of its bytes
     oracle           what computed the source: Keras, its version and backend
     data             words that say where the examples were from; how many, sha256 of what the network was given, seed of random ones
-    precision        what equality means: "exact", "8 bits", "4 or 2 bits" or "1 bit"
+    precision        what equality means: "exact", "16 bits", "8 bits", "4 or 2 bits" or "1 bit"
     tolerance        the bounds that were applied, by name
     result           the verdict in words; what came out of the comparison, by name
     date, edge       when, in UTC, and by which version; `machine` the instruction set that ran it

@@ -21,13 +21,14 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edge.certificate import program_sha256
 from edge.cli_model import Model, load_model
 from edge.compare_data import Examples, given_examples, random_examples
-from edge.compare_layers import EIGHT_BITS, EXACT, SHOWN, LayerComparison
+from edge.compare_layers import EXACT, PRECISIONS, LayerComparison
 from edge.compare_run import Run, run_all, start
 from edge.compare_statistics import PairedDifference, Share
 from edge.compare_verdict import classes, first_difference, verdict
@@ -96,7 +97,7 @@ class Comparison:
     def precision(self) -> str:
         """The least precise of its layers: what equality means here."""
         found = {layer.precision for layer in self.layers}
-        return next((each for each in (*SHOWN, EIGHT_BITS) if each in found), EXACT)
+        return next((each for each in PRECISIONS if each in found), EXACT)
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON-able values (what is not finite as text)."""
@@ -124,6 +125,7 @@ def compare_all(
     count: int | None = None,
     seed: int = 0,
     keras: bool | None = None,
+    weights: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Comparison, ...]:
     """Compare converted files with the Keras model they were made from, all on the same examples.
@@ -131,6 +133,7 @@ def compare_all(
     data        examples as in `edge.convert`; random ones in the input's domain, from `seed`, if none are given
     count       how many of them, spread over the whole; by default at most 1000 with Keras, 100 without, 20 random ones
     keras       True asks for Keras as oracle, False for the reference interpreter; by default Keras where it can be had
+    weights     the file with the source's weights, where it holds none (or others); by default that beside a JSON file
     progress    called with (done, total) examples, of files that take other arrays once more
 
     Raises `EdgeError` for files that cannot be read or do not belong together.
@@ -138,8 +141,9 @@ def compare_all(
     if count is not None and count < 1:
         raise InputError(f"expected at least 1 example to compare, got {count}; leave --count out, or give 100, say")
     models = [load_model(Path(path)) for path in converted]
-    keras_model = _read_source(source, models[0])
-    runs = _runs(Path(source), keras_model, models, keras)
+    keras_model = _read_source(source, models[0], weights)
+    oracle = partial(find_oracle, Path(source), keras_model, keras=keras, weights=weights)
+    runs = _runs(oracle, keras_model, models)
     groups = [[run for run in runs if _input_dtype(run.model) == dtype] for dtype in ("uint8", "float32")]
     found: dict[int, Comparison] = {}
     for group in filter(None, groups):  # what takes other arrays has other examples, of the same pictures
@@ -150,13 +154,13 @@ def compare_all(
     return tuple(found[id(run)] for run in runs)
 
 
-def _runs(source: Path, keras_model: KerasModel, models: Sequence[Model], keras: bool | None) -> list[Run]:
+def _runs(find: Callable[[Graph], Oracle], keras_model: KerasModel, models: Sequence[Model]) -> list[Run]:
     """What is compared, each with the graph of the source that takes what it takes; Keras reads the source once."""
     dtypes = [_input_dtype(model) for model in models]
     graphs = {dtype: read_graph(keras_model, input_dtype=dtype) for dtype in dict.fromkeys(dtypes)}
     for model, dtype in zip(models, dtypes, strict=True):
         _check_fit(model, graphs[dtype], keras_model)
-    oracle = find_oracle(source, keras_model, graphs[dtypes[0]], keras=keras)
+    oracle = find(graphs[dtypes[0]])
     return [start(model, dataclasses.replace(oracle, graph=graphs[dtype])) for model, dtype in zip(models, dtypes, strict=True)]
 
 
@@ -165,9 +169,9 @@ def _input_dtype(model: Model) -> str:
     return "uint8" if model.engine is not None and any(info.dtype == "uint8" for info in model.runner.inputs) else "float32"
 
 
-def _read_source(source: str | os.PathLike[str], model: Model) -> KerasModel:
+def _read_source(source: str | os.PathLike[str], model: Model, weights: str | os.PathLike[str] | None) -> KerasModel:
     try:
-        return read_keras(Path(source), input_shape=tuple(model.runner.inputs[0].shape))
+        return read_keras(Path(source), input_shape=tuple(model.runner.inputs[0].shape), weights=weights)
     except ModelError as err:
         shape = "x".join(map(str, model.runner.inputs[0].shape))
         raise ModelError(f"cannot compare with {model.path}, whose input is {shape}: {err}; name the model it was made from") from err

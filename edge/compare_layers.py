@@ -20,11 +20,13 @@ from edge.tensors import NARROW, Encoding
 
 TIE_ULP = 8  # Keras itself takes an approximate reciprocal square root in its batch norm
 EXACT_TOLERANCE = 1e-4  # of max(1, largest magnitude of the tensor)
-EIGHT_BIT_TOLERANCE = 0.1  # of the largest magnitude over all examples, as the step of 8-bit tensors is
-EXACT, EIGHT_BITS, FEW_BITS, ONE_BIT = "exact", "8 bits", "4 or 2 bits", "1 bit"
+EXACT, SIXTEEN_BITS, EIGHT_BITS, FEW_BITS, ONE_BIT = "exact", "16 bits", "8 bits", "4 or 2 bits", "1 bit"
+PRECISIONS = (ONE_BIT, FEW_BITS, EIGHT_BITS, SIXTEEN_BITS, EXACT)  # the least precise first
 SHOWN = (ONE_BIT, FEW_BITS)  # and not judged
+TOLERANCES = {SIXTEEN_BITS: 0.01, EIGHT_BITS: 0.1}  # of the largest magnitude over all examples, as the step of 8-bit tensors is
 
 _BITS, _FLOAT32, _INT8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8
+_GIVEN_UP = {_BITS: ONE_BIT, _INT8: EIGHT_BITS, Encoding.FLOAT16: SIXTEEN_BITS, **dict.fromkeys(NARROW, FEW_BITS)}
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _piece(program: Program, graph: Graph, known: Mapping[int, str], output: int
 
 def _precision(program: Program, graph: Graph, between: set[int], inside: Sequence[int]) -> str:
     given_up = [_given_up(program, graph, between, i) for i in inside]
-    return next((precision for precision in (*SHOWN, EIGHT_BITS) if precision in given_up), EXACT)
+    return next((precision for precision in PRECISIONS if precision in given_up), EXACT)
 
 
 def _given_up(program: Program, graph: Graph, between: set[int], number: int) -> str:
@@ -126,7 +128,7 @@ def _given_up(program: Program, graph: Graph, between: set[int], number: int) ->
         return ONE_BIT
     if "filter" in instruction.definition.constants and not _keeps_weights(program, graph, number, instruction):
         stored = program.call(instruction).constants["filter"].encoding
-        return {_BITS: ONE_BIT, _INT8: EIGHT_BITS, **dict.fromkeys(NARROW, FEW_BITS)}.get(stored, EXACT)
+        return _GIVEN_UP.get(stored, EXACT)
     tensors = (*instruction.inputs, instruction.output)
     return EIGHT_BITS if any(program.tensors[i].type.encoding is _INT8 for i in tensors) else EXACT
 
@@ -220,7 +222,7 @@ class Tally:
         """Exact pieces by example, others as a whole."""
         if self.piece.precision == EXACT:
             return not self.flipped and self.beyond <= 1
-        share = EIGHT_BIT_TOLERANCE if self.piece.precision == EIGHT_BITS else 1.0
+        share = TOLERANCES.get(self.piece.precision, 1.0)
         return self.error <= allowed and self.flipped <= share * self.values
 
 
@@ -228,7 +230,7 @@ def tolerance(precision: str, magnitude: float) -> float:
     """The largest absolute error for a tensor whose largest magnitude is `magnitude`."""
     if precision in SHOWN:
         return float("inf")
-    return EXACT_TOLERANCE * max(1.0, magnitude) if precision == EXACT else EIGHT_BIT_TOLERANCE * max(magnitude, 1e-6)
+    return EXACT_TOLERANCE * max(1.0, magnitude) if precision == EXACT else TOLERANCES[precision] * max(magnitude, 1e-6)
 
 
 def _largest(values: Array) -> float:

@@ -16,14 +16,27 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.compare_layers import EIGHT_BITS, EXACT, FEW_BITS, ONE_BIT, TIE_ULP, LayerComparison, Piece, Tally, by_channel, proportional
+from edge.compare_layers import (
+    EIGHT_BITS,
+    EXACT,
+    FEW_BITS,
+    ONE_BIT,
+    PRECISIONS,
+    SIXTEEN_BITS,
+    TIE_ULP,
+    LayerComparison,
+    Piece,
+    Tally,
+    by_channel,
+    proportional,
+)
 from edge.graph import Array, Graph, Node
 from edge.oracle import Truth
 from edge.tensors import Encoding
 from edge.tflite_listing import LiteOperation, LiteTensor, lite_operations
 from edge.tflite_runner import load_tflite
 
-_LEVELS = (EXACT, EIGHT_BITS, FEW_BITS, ONE_BIT)
+_LEVELS = PRECISIONS[::-1]
 _FEW = 8  # magnitude of a whole number of 4 bits
 _SIGNS = {(1.0, 0), (2.0, 126)}  # scale and zero point of int8 tensors that hold two values: -1 and 1, and 0 and 2 on the way to them
 
@@ -124,6 +137,8 @@ def _weights(name: str, stored: Array, graph: Graph) -> int:
             return 0
         if proportional(by_channel(stored.reshape(source.shape), node.op), by_channel(source, node.op)):
             return 0
+    if stored.dtype == np.float16:
+        return _LEVELS.index(SIXTEEN_BITS)
     few = stored.dtype == np.int8 and int(np.abs(stored.astype(np.int16)).max()) <= _FEW
     return _LEVELS.index(ONE_BIT if signs else FEW_BITS if few else EIGHT_BITS)
 

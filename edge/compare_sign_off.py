@@ -8,7 +8,7 @@ from pathlib import Path
 from edge.bundle_runtime import runtime_version
 from edge.certificate import Certificate, program_sha256, with_certificate
 from edge.compare import Comparison
-from edge.compare_layers import EIGHT_BIT_TOLERANCE, EXACT, EXACT_TOLERANCE, TIE_ULP
+from edge.compare_layers import EIGHT_BITS, EXACT, EXACT_TOLERANCE, SIXTEEN_BITS, TIE_ULP, TOLERANCES
 from edge.compare_run import OUTPUT_TOLERANCE
 from edge.converters.report import WARN_BELOW
 from edge.engine import Engine, load
@@ -72,7 +72,8 @@ def _certificate(comparison: Comparison, engine: Engine) -> Certificate:
 def _tolerance(precision: str) -> dict[str, float]:
     """The bounds that `edge.compare` applied: of layers and outputs relative to max(1, largest magnitude)."""
     exact: dict[str, float] = {"layer": EXACT_TOLERANCE, "output": OUTPUT_TOLERANCE, "tie_ulp": TIE_ULP}
-    return exact if precision == EXACT else {**exact, "eight_bit_layer": EIGHT_BIT_TOLERANCE, "same_class": WARN_BELOW}
+    lowered = {"sixteen_bit_layer": TOLERANCES[SIXTEEN_BITS], "eight_bit_layer": TOLERANCES[EIGHT_BITS], "same_class": WARN_BELOW}
+    return exact if precision == EXACT else exact | lowered
 
 
 def _result(comparison: Comparison) -> dict[str, float | None]:

@@ -73,7 +73,7 @@ from edge.records import (
 )
 
 MAGIC = b"\x89edge\r\n\x1a"
-MAJOR, MINOR = 1, 3
+MAJOR, MINOR = 1, 4
 
 # Ten times what the largest networks of the field need; more would keep the verifier busy for long.
 MAX_RECORDS = 1 << 14  # of tensors, constants, instructions each

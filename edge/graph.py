@@ -24,6 +24,7 @@ Array = np.ndarray
 
 _ENCODINGS = {
     np.dtype(np.float32): Encoding.FLOAT32,
+    np.dtype(np.float16): Encoding.FLOAT16,
     np.dtype(np.int8): Encoding.INT8,
     np.dtype(np.int32): Encoding.INT32,
     np.dtype(np.bool_): Encoding.BITS,

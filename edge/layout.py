@@ -10,6 +10,7 @@ load, filled up with zeros.
     uint8 int8  int8     4 int8 a lane                                 4 neighbouring values of a segment, zero filled
     uint8 int8  bits     4 bits a lane: 4, 8, 12 or 16 bytes           4 neighbouring values of a segment, zero filled
     float32     float32  float32 lanes                                 1 value
+    float32     float16  float16 lanes                                 1 value
     float32     int8     int8 lanes                                    1 value
     float32     bits     1 bit a lane: 1, 2, 3 or 4 bytes              1 value
 
@@ -104,6 +105,7 @@ def filter_layout(op: str, call: OpCall) -> FilterLayout:
     per_position, lane_bits = {
         (Encoding.BITS, Encoding.BITS): (64, 64),
         (Encoding.FLOAT32, Encoding.FLOAT32): (1, 32),
+        (Encoding.FLOAT32, Encoding.FLOAT16): (1, 16),
         (Encoding.FLOAT32, Encoding.INT8): (1, 8),
         (Encoding.FLOAT32, Encoding.BITS): (1, 1),
         (Encoding.UINT8, Encoding.BITS): (4, 4),
@@ -153,7 +155,12 @@ def _values(raw: np.ndarray, encoding: Encoding) -> np.ndarray:
     return raw.view(_DTYPES[encoding])
 
 
-_DTYPES: dict[Encoding, np.dtype[Any]] = {Encoding.FLOAT32: np.dtype("<f4"), Encoding.INT8: np.dtype("i1"), Encoding.INT32: np.dtype("<i4")}
+_DTYPES: dict[Encoding, np.dtype[Any]] = {
+    Encoding.FLOAT32: np.dtype("<f4"),
+    Encoding.FLOAT16: np.dtype("<f2"),
+    Encoding.INT8: np.dtype("i1"),
+    Encoding.INT32: np.dtype("<i4"),
+}
 
 
 def _pack_filter(layout: FilterLayout, array: np.ndarray) -> bytes:

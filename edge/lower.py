@@ -140,7 +140,7 @@ def _constant(op: OpDef, role: str, call: OpCall, node: Node, store: _ConstantSt
     if role not in node.constants:
         return -1
     array = node.constants[role]
-    if array.dtype == np.float32 and not np.isfinite(array).all():
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         raise ModelError(f"layer {'+'.join(node.layers) or node.output!r}: its {role} holds values that are not finite; train it again")
     return store.number(call.constants[role], pack_constant(op.name, role, call, array))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from edge.ops import BITS, F32, I8, I32, MAX_ATTRIBUTE, MAX_ELEMENTS, U8, Activation, OpCall, OpDef, need
-from edge.tensors import NARROW, TensorType
+from edge.ops import BITS, F32, I8, MAX_ATTRIBUTE, MAX_ELEMENTS, U8, Activation, OpCall, OpDef, need
+from edge.tensors import FLOATS, FOR_CONSTANTS, TensorType
 
 KEEPS_QUANTIZATION = frozenset(
     ("max_pool2d", "average_pool2d", "reshape", "pad2d", "concat", "slice", "resize_nearest", "transpose", "depth_to_space")
@@ -60,7 +60,7 @@ def check_tensor(tensor: TensorType) -> None:
     halo = (tensor.halo.top, tensor.halo.bottom, tensor.halo.left, tensor.halo.right)
     need(min(halo) >= 0 and max(halo) <= MAX_ATTRIBUTE, f"halo {halo} is out of range")
     need(max(tensor.shape) <= MAX_ELEMENTS and tensor.nbytes <= MAX_ELEMENTS, f"a tensor of {tensor.shape} is too large")
-    need(tensor.encoding not in (I32, *NARROW), f"{tensor.encoding.name.lower()} is for constants")
+    need(tensor.encoding not in FOR_CONSTANTS, f"{tensor.encoding.name.lower()} is for constants")
     need(math.isfinite(tensor.scale) and 1e-30 < tensor.scale < 1e30, f"scale {tensor.scale} is out of range")
     low, high = {I8: (-128, 127), U8: (0, 255)}.get(tensor.encoding, (0, 0))
     need(low <= tensor.zero_point <= high, f"zero point {tensor.zero_point} is out of range")
@@ -91,7 +91,7 @@ def _check_constants_present(op: OpDef, call: OpCall, output: TensorType) -> Non
     """Integer filters need a scale, or a threshold for packed outputs, and never both."""
     if "filter" in call.constants:
         packed = output.encoding is BITS and "threshold" in op.constants
-        integer = call.constants["filter"].encoding is not F32
+        integer = call.constants["filter"].encoding not in FLOATS
         need(("threshold" in call.constants) == packed, "a threshold belongs to packed outputs, and to those alone")
         need(("scale" in call.constants) == (integer and not packed), "a scale belongs to integer filters without threshold")
         need(not packed or "bias" not in call.constants, "a packed output takes no bias")

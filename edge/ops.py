@@ -244,7 +244,7 @@ def _conv_macs(call: OpCall, shape: tuple[int, ...]) -> int:
     return math.prod(shape) * per_output
 
 
-_FLOAT_FILTERS = {(F32, F32, F32), (F32, I8, F32), (F32, BITS, F32)}
+_FLOAT_FILTERS = {(F32, F32, F32), (F32, Encoding.FLOAT16, F32), (F32, I8, F32), (F32, BITS, F32)}
 _INT8_FILTERS = {(I8, I8, I8), (I8, I8, F32), (I8, I8, BITS), (U8, I8, F32), (U8, I8, BITS), (U8, I8, I8)}
 _SIGN_FILTERS = {(source, BITS, output) for source in (I8, U8) for output in (I8, F32, BITS)}
 _PACKED = {(BITS, BITS, F32), (BITS, BITS, BITS), (BITS, BITS, I8)}
@@ -379,7 +379,10 @@ BY_NUMBER: Mapping[int, OpDef] = {op.number: op for op in _TABLE}
 NO_ACTIVATION: Mapping[str, int | float] = {"activation": int(Activation.NONE), "alpha": 0.0, "limit": math.inf}
 
 
+_SINCE: Mapping[Encoding, int] = {**dict.fromkeys(NARROW, 3), Encoding.FLOAT16: 4}  # of encodings
+
+
 def needed_minor(op: OpDef, attrs: Mapping[str, int | float], encodings: Iterable[Encoding] = ()) -> int:
     """The minor version of the file format that knows an operation with these attributes and encodings of constants first."""
-    narrow = any(encoding in NARROW for encoding in encodings)
-    return max(op.since, 2 if attrs.get("activation", 0) >= _FIRST_OF_MINOR_2 else 0, 3 if narrow else 0)
+    since = max((_SINCE.get(encoding, 0) for encoding in encodings), default=0)
+    return max(op.since, 2 if attrs.get("activation", 0) >= _FIRST_OF_MINOR_2 else 0, since)

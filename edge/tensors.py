@@ -32,14 +32,19 @@ class Encoding(enum.IntEnum):
     INT32 = 5  # constants only: thresholds, biases
     INT4 = 6  # filters only: -8..7
     INT2 = 7  # filters only: -2..1
+    FLOAT16 = 8  # filters only
 
     @property
     def bits(self) -> int:
         """Bits of one value."""
-        return {Encoding.FLOAT32: 32, Encoding.INT32: 32, Encoding.BITS: 1, Encoding.INT4: 4, Encoding.INT2: 2}.get(self, 8)
+        return {
+            Encoding.FLOAT32: 32, Encoding.INT32: 32, Encoding.FLOAT16: 16, Encoding.BITS: 1, Encoding.INT4: 4, Encoding.INT2: 2,
+        }.get(self, 8)  # fmt: skip
 
 
 NARROW = (Encoding.INT4, Encoding.INT2)  # filters that graphs hold as int8
+FLOATS = (Encoding.FLOAT32, Encoding.FLOAT16)  # filters without a scale
+FOR_CONSTANTS = (Encoding.INT32, *NARROW, Encoding.FLOAT16)  # and for no tensor
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ _OPERATORS = {
 }  # fmt: skip
 _OLD_LARGEST = 127  # larger numbers are in a field that older files lack
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8", 10: "float64", 17: "int4"}
+_LOWERED: dict[str, np.dtype[Any]] = {"int8": np.dtype(np.int8), "float16": np.dtype("<f2")}
 _LIMITS = {"uint8": (0, 255), "int8": (-128, 127), "int16": (-32768, 32767)}
 _ACTIVATIONS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid", "TANH": "tanh"}
 # The axis of a filter along which every value of the output (of a transposed convolution: of the input) has one filter of its own.
@@ -73,7 +75,7 @@ class LiteOperator:
 
 @dataclass(frozen=True)
 class LiteOperation:
-    """An operator by what it reads and makes. constants: the int8 ones of two axes or more, filters, by name, as they are stored."""
+    """An operator by what it reads and makes. constants: those of int8 and float16 of two axes or more, filters, by name, as stored."""
 
     inputs: tuple[LiteTensor, ...]
     outputs: tuple[LiteTensor, ...]
@@ -117,15 +119,16 @@ def lite_operations(data: bytes) -> tuple[LiteOperation, ...]:
     found = []
     for operator in graph.tables(3):
         read, made = ([number for number in operator.numbers(field) if number >= 0] for field in (1, 2))
-        stored = [i for i in read if tensors[i].dtype == "int8" and tensors[i].constant_bytes and len(tensors[i].shape) > 1]
-        constants = [(tensors[i].name, _stored(data, buffers[tables[i].scalar(2, "I")], tensors[i].shape)) for i in stored]
+        stored = [i for i in read if tensors[i].dtype in _LOWERED and tensors[i].constant_bytes and len(tensors[i].shape) > 1]
+        constants = [(tensors[i].name, _stored(data, buffers[tables[i].scalar(2, "I")], tensors[i])) for i in stored]
         found.append(LiteOperation(tuple(tensors[i] for i in read), tuple(tensors[i] for i in made), tuple(constants)))
     return tuple(found)
 
 
-def _stored(data: bytes, buffer: Table, shape: tuple[int, ...]) -> np.ndarray:
+def _stored(data: bytes, buffer: Table, tensor: LiteTensor) -> np.ndarray:
     start, length = buffer.vector(0, 1)
-    return np.frombuffer(data, np.int8, length, start).reshape(shape)
+    values: np.ndarray = np.frombuffer(data[start : start + length], _LOWERED[tensor.dtype])
+    return values.reshape(tensor.shape)
 
 
 _Operator = tuple[str, tuple[int, ...], tuple[int, ...]]  # name, input tensors, output tensors

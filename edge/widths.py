@@ -5,7 +5,7 @@ from __future__ import annotations
 Bits = int | str
 TERNARY = "ternary"
 
-WIDTHS: tuple[Bits, ...] = (1, 2, TERNARY, 4, 8, 32)
+WIDTHS: tuple[Bits, ...] = (1, 2, TERNARY, 4, 8, 16, 32)
 CHOICES = tuple(map(str, WIDTHS))  # on the command line
 
 

@@ -32,6 +32,7 @@ _KINDS = {
     (Encoding.UINT8, Encoding.BITS): "u8bits",
     (Encoding.INT8, Encoding.BITS): "i8bits",
     (Encoding.FLOAT32, Encoding.FLOAT32): "f32f32",
+    (Encoding.FLOAT32, Encoding.FLOAT16): "f32f16",
     (Encoding.FLOAT32, Encoding.INT8): "f32i8",
     (Encoding.FLOAT32, Encoding.BITS): "f32bits",
     (Encoding.UINT8, Encoding.INT4): "u8i4",
@@ -44,7 +45,7 @@ _KINDS = {
 NEVER = np.iinfo(np.int32).max  # differing bits that no pixel has
 
 # Filters narrower than what their tile multiplies, and the kind of that tile.
-SPREAD = {"f32bits": "f32f32", "f32i8": "f32f32", "i8bits": "i8i8", "u8bits": "u8i8"}
+SPREAD = {"f32bits": "f32f32", "f32f16": "f32f32", "f32i8": "f32f32", "i8bits": "i8i8", "u8bits": "u8i8"}
 SPREAD |= {"f32i4": "f32f32", "f32i2": "f32f32", "i8i4": "i8i8", "i8i2": "i8i8", "u8i4": "u8i8", "u8i2": "u8i8"}
 _SPREAD_PIXELS = 16  # that a block of filters meets: of fewer, spreading it in registers costs less
 _SPREAD_BYTES = 1 << 18  # of a block that is spread; more leaves the caches, and memory to what filters of one bit are chosen to spare

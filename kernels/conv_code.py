@@ -80,7 +80,7 @@ def _row_of_stored(variant: ConvVariant, lanes: int, machine: Machine) -> Any:
 
     if not variant.stored:
         return as_stored
-    spread = spread_block(variant.stored, lanes, variant.masked)
+    spread = spread_block(variant.stored, lanes, variant.masked, machine)
 
     @inlined
     def spread_first(

@@ -23,6 +23,7 @@ _KINDS = {
     (Encoding.UINT8, Encoding.INT8): "u8i8",
     (Encoding.INT8, Encoding.INT8): "i8i8",
     (Encoding.FLOAT32, Encoding.FLOAT32): "f32f32",
+    (Encoding.FLOAT32, Encoding.FLOAT16): "f32f16",
     (Encoding.FLOAT32, Encoding.INT8): "f32i8",
     (Encoding.FLOAT32, Encoding.BITS): "f32bits",
     (Encoding.BITS, Encoding.BITS): "bits",

@@ -38,7 +38,7 @@ def kernel(variant: DepthwiseVariant, machine: Machine) -> KernelFunction:
     compute, end_pixels = _tile(variant, machine), _end_pixels(variant)
     octets, words = memory("u8"), memory("i64")
     packed, repeats, dot = _is_packed(variant), variant.repeats, variant.dot
-    filter_bits = 1 if packed else {"f32f32": 32, "f32bits": 1}.get(variant.kind, 8)
+    filter_bits = 1 if packed else {"f32f32": 32, "f32f16": 16, "f32bits": 1}.get(variant.kind, 8)
     value_bytes = 4 if variant.kind.startswith("f32") else 1
 
     @inlined

@@ -74,7 +74,7 @@ class TileShape:
     masked: bool = False  # the last position of a segment holds bits beyond the segment
 
 
-_LANE_BITS = {"bits": 64, "u8bits": 4, "i8bits": 4, "f32i8": 8, "f32i4": 8, "f32i2": 8, "f32bits": 1}
+_LANE_BITS = {"bits": 64, "u8bits": 4, "i8bits": 4, "f32f16": 16, "f32i8": 8, "f32i4": 8, "f32i2": 8, "f32bits": 1}
 
 
 def lane_bits(kind: str) -> int:

@@ -14,6 +14,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from edge.kernels.isa import Machine
+from edge.kernels.narrow import Load
 from edge.kernels.shapes import lane_bits, sharing
 from edge.kernels.simd import INDEX, splat
 from edge.kernels.tile import stored_filters
@@ -24,7 +26,7 @@ _LANE_BYTES = 4  # of a position in the tile: a float32, or 4 int8
 
 
 @functools.cache
-def spread_block(kind: str, lanes: int, masked: bool) -> Any:
+def spread_block(kind: str, lanes: int, masked: bool, machine: Machine) -> Any:
     """The code as a Numba intrinsic
 
     spread(filters, out, window): pointers to a block of `lanes` filters of `kind` (`edge.kernels.tile`), to the memory for
@@ -38,7 +40,7 @@ def spread_block(kind: str, lanes: int, masked: bool) -> Any:
         signature = types.void(octets, octets, types.CPointer(types.int64))
 
         def code(context: Any, builder: ir.IRBuilder, sig: Any, values: list[ir.Value]) -> ir.Value:
-            _write(builder, kind, lanes, masked, *values)
+            _write(builder, stored_filters(kind, machine), kind, lanes, masked, *values)
             return context.get_dummy_value()
 
         return signature, code
@@ -46,12 +48,14 @@ def spread_block(kind: str, lanes: int, masked: bool) -> Any:
     return typed
 
 
-def _write(builder: ir.IRBuilder, kind: str, lanes: int, masked: bool, filters: ir.Value, out: ir.Value, window: ir.Value) -> None:
+def _write(
+    builder: ir.IRBuilder, read: Load, kind: str, lanes: int, masked: bool, filters: ir.Value, out: ir.Value, window: ir.Value
+) -> None:
     """The loop over segments, and over the positions of each; the last apart where it is masked.
 
     Where positions share bytes, those behind the end of a segment are overwritten by the next one, or lie behind the block.
     """
-    read, bits, share = stored_filters(kind), lane_bits(kind), sharing(kind)
+    bits, share = lane_bits(kind), sharing(kind)
     width = 16 if lanes % 16 == 0 else 8
     values = load_window(builder, filters, window)
     source, target = variable(builder, filters), variable(builder, out)

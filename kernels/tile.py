@@ -13,8 +13,9 @@ number of positions; a position is one scalar of every pixel (a 64-bit word, 4 b
     u8bits    4 bytes         4 signs          the same, w = -1 or +1
     i8bits    4 bytes         4 signs          the same, x signed
     f32f32    float           float            acc = fma(x, w, acc)
-    f32i8     float           int8             acc = fma(x, float(w), acc)
-    f32i4     float           int4             acc = fma(x, float(w), acc), and f32i2
+    f32f16    float           float16          acc = fma(x, float(w), acc)
+    f32i8     float           int8             the same
+    f32i4     float           int4             the same, and f32i2
     f32bits   float           1 bit            acc = fma(x, -1 or +1, acc)
 
 What a tile of bytes adds to x, the caller takes off (`edge.kernels.int8_forms`). Products of floats are summed one after the other in the
@@ -35,6 +36,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from edge.kernels import tile_int8
+from edge.kernels.half import load_halves
 from edge.kernels.int8_forms import INT8_KINDS, gathers
 from edge.kernels.isa import Machine
 from edge.kernels.narrow import Load, load_floats
@@ -122,15 +124,17 @@ def step(kind: str, machine: Machine) -> Step:
         dot = tile_int8.dot(kind, machine)
         return Step(dot.scalar, lane_bits(kind), I32, dot.filters, dot.spread, dot.multiply, dot.once)
     multiply = _fused if has_fma(machine) else _separate
-    return Step(F32, lane_bits(kind), F32, stored_filters(kind), _spread, multiply)
+    return Step(F32, lane_bits(kind), F32, stored_filters(kind, machine), _spread, multiply)
 
 
-def stored_filters(kind: str) -> Load:
+def stored_filters(kind: str, machine: Machine) -> Load:
     """Loads filters as float32 or as 4 int8 a lane, of a position or of those that share bytes; not of bits by bits."""
     if kind in INT8_KINDS:
         return tile_int8.quads(kind)
     if kind in ("f32i4", "f32i2"):
         return load_floats(int(kind[-1]))
+    if kind == "f32f16":
+        return _single(load_halves(machine))
     return _single({"f32f32": _load(F32), "f32i8": _load_int8_as_float, "f32bits": _load_signs}[kind])
 
 

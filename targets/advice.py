@@ -23,12 +23,13 @@ from edge.targets.costs import InstructionCost, program_cost
 from edge.targets.devices import Device
 from edge.targets.profile import PREDICTED, LayerProfile, Profile
 from edge.targets.roofline import estimate
-from edge.tensors import NARROW, NO_HALO, Encoding, TensorType
+from edge.tensors import FLOATS, NARROW, NO_HALO, Encoding, TensorType
 
 F32, I8, U8, BITS = Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8, Encoding.BITS
 _LAYERS = 6  # the longest, or largest, that are costed again
 _LEAST = 0.02  # of the time, or of the bytes: less is no help
-_DTYPES = {F32: np.float32, I8: np.int8, BITS: np.bool_, Encoding.INT32: np.int32, **dict.fromkeys(NARROW, np.int8)}
+_DTYPES: dict[Encoding, type[np.generic]] = {F32: np.float32, I8: np.int8, BITS: np.bool_, Encoding.INT32: np.int32}
+_DTYPES |= {Encoding.FLOAT16: np.float16, **dict.fromkeys(NARROW, np.int8)}
 _HOW = {
     8: "edge convert --bits 8 --calibrate PICTURES",
     1: "train the layer with signs (edge.training), then edge convert --bits 1",
@@ -165,7 +166,7 @@ def _variant(
     depthwise = len(shape) == 3
     channels = units or (shape[-1] if depthwise else shape[0])
     kinds = {"filter": ConstantType(stored, shape if depthwise else (channels, *shape[1:])), "bias": ConstantType(F32, (channels,))}
-    if stored is not F32:
+    if stored not in FLOATS:
         kinds["scale"] = ConstantType(F32, (channels,))
     result = I8 if source in (I8, U8) and output.encoding is not BITS else F32 if source is not F32 else output.encoding
     if output.encoding is BITS:

@@ -17,7 +17,7 @@ from edge.op_check import infer
 from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall, OpError
 from edge.program import Program
 from edge.targets.costs import kind_of
-from edge.tensors import NARROW, Encoding, TensorType
+from edge.tensors import FLOATS, NARROW, Encoding, TensorType
 
 BITS, F32, I8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8
 
@@ -125,12 +125,12 @@ class Case:
         shapes = {"dense": (self.channels, height, width, depth), "depthwise_conv2d": (self.taps, self.taps, depth)}
         largest = 1 << self.stored.bits - 1 if self.stored in NARROW else 9
         filters = random.integers(-largest, largest, shapes.get(self.op, (self.channels, self.taps, self.taps, depth)))
-        dtype = {BITS: np.bool_, F32: np.float32}.get(self.stored, np.int8)
+        dtype = {BITS: np.bool_, F32: np.float32, Encoding.FLOAT16: np.float16}.get(self.stored, np.int8)
         constants: dict[str, np.ndarray] = {"filter": (filters < 0 if self.stored is BITS else filters).astype(dtype)}
         channels = self.channels or depth
         if self.output is BITS and self.op != "residual_conv2d":
             return constants | {"threshold": np.zeros(channels, np.int32)}
-        scale = {} if self.stored is F32 else {"scale": np.ones(channels, np.float32)}
+        scale = {} if self.stored in FLOATS else {"scale": np.ones(channels, np.float32)}
         norm = dict.fromkeys(("mul", "add"), np.ones(channels, np.float32)) if self.op == "residual_conv2d" and self.after else {}
         return constants | scale | norm | {"bias": np.ones(channels, np.float32)}
 

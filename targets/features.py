@@ -70,7 +70,7 @@ _CHAINS = 4  # sums that must be under way at once to hide how long a multiply-a
 
 # -- convolutions and dense layers ---------------------------------------------------------------------------------------------------
 
-_LETTERS = {Encoding.BITS: "bits", Encoding.FLOAT32: "f32", Encoding.INT8: "i8", Encoding.UINT8: "u8"}
+_LETTERS = {Encoding.BITS: "bits", Encoding.FLOAT32: "f32", Encoding.FLOAT16: "f16", Encoding.INT8: "i8", Encoding.UINT8: "u8"}
 _LETTERS |= dict.fromkeys(NARROW, "i8")  # whose tile they are spread for
 
 

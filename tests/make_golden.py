@@ -58,6 +58,7 @@ def golden_graph() -> Graph:
     x = b.add("resize_bilinear", b.add("subtract", x, b.add("resize_nearest", x, size_h=1, size_w=1)), size_h=3, size_w=5)
     x = b.add("activation", x, **{**NO_ACTIVATION, "activation": 6})
     x = b.dense(b.dense(x, 7, stored=Encoding.INT4, output=float_type()), 3, stored=Encoding.INT2, output=float_type())
+    x = b.dense(b.conv(x, 3, (1, 1), stored=Encoding.FLOAT16, output=float_type()), 4, stored=Encoding.FLOAT16, output=float_type())
     first = b.dense(x, 5, stored=FLOAT32, output=float_type(), **{**NO_ACTIVATION, "activation": 2, "alpha": 0.125})
     return b.graph("golden", first, b.add("dequantize", eight, output=float_type()))
 

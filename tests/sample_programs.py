@@ -12,9 +12,9 @@ from edge.lower import to_program
 from edge.op_check import infer
 from edge.ops import NO_ACTIVATION, OPS, Activation, OpCall
 from edge.program import Program
-from edge.tensors import NARROW, Encoding, TensorType
+from edge.tensors import FLOATS, NARROW, Encoding, TensorType
 
-BITS, FLOAT32, INT8, UINT8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8
+BITS, FLOAT16, FLOAT32, INT8, UINT8 = Encoding.BITS, Encoding.FLOAT16, Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8
 Attrs = Mapping[str, int | float]
 
 NO_PADDING: Attrs = {"pad_top": 0, "pad_bottom": 0, "pad_left": 0, "pad_right": 0}
@@ -96,7 +96,7 @@ class Builder:
         if output.encoding is BITS:
             spread = 3 if source.encoding is BITS else 3000
             return constants | {"threshold": self.random.integers(-spread, spread, channels).astype(np.int32)}
-        if stored is not FLOAT32:
+        if stored not in FLOATS:
             constants["scale"] = self.random.uniform(0.001, 0.02, channels).astype(np.float32)
         return constants | {"bias": self.vector(channels)}
 
@@ -105,8 +105,8 @@ class Builder:
 
     def values(self, encoding: Encoding, shape: tuple[int, ...]) -> np.ndarray:
         """Random values as `edge.graph` and `edge.kernels.reference` describe them."""
-        if encoding is FLOAT32:
-            return self.random.normal(size=shape).astype(np.float32)
+        if encoding in FLOATS:
+            return self.random.normal(size=shape).astype(np.float16 if encoding is FLOAT16 else np.float32)
         if encoding is BITS:
             return self.random.integers(0, 2, shape).astype(np.bool_)
         half = 1 << encoding.bits - 1

@@ -9,7 +9,7 @@ from draws import BITS, FLOAT32, FUSED, INT8, Case, Draw, Signature, random_axis
 from sample_programs import Builder
 
 from edge.ops import Activation
-from edge.tensors import Encoding
+from edge.tensors import FLOATS, Encoding
 
 STEPS = {INT8: 75.0, Encoding.INT4: 5.0, Encoding.INT2: 1.2}  # the usual size of a filter's value
 
@@ -37,7 +37,7 @@ def _filter_constants(draw: Draw, shape: tuple[int, ...], channels: int, signatu
     if output is BITS:
         spread = 1 + int(2 * np.sqrt(terms) * (1 if source is BITS else 9000))
         return constants | {"threshold": draw.random.integers(-spread, spread, channels).astype(np.int32)}
-    if stored is not FLOAT32:
+    if stored not in FLOATS:
         size = {BITS: 1.0, FLOAT32: 1.0}.get(source, 75.0) * STEPS.get(stored, 1.0) * np.sqrt(terms)
         constants["scale"] = (draw.random.normal(size=channels) * 3 / size).astype(np.float32)
     if draw.chance(0.8):
@@ -73,7 +73,8 @@ def residual_conv2d(draw: Draw, signature: Signature, given: Fixed | None = None
     node, kind = plain.node, plain.output
     packed = packed and (node.attrs["groups"] == 1 or given.channels_out % 16 == 0)
     whole = signature[2] is BITS and signature[0] is FLOAT32
-    constants = {role: np.rint(2 * array) if whole and array.dtype == np.float32 else array for role, array in node.constants.items()}
+    floats = {role for role, array in node.constants.items() if np.issubdtype(array.dtype, np.floating)} if whole else set()
+    constants = {role: np.rint(2 * array) if role in floats else array for role, array in node.constants.items()}
 
     def row(present: bool, *roles: str) -> dict[str, np.ndarray]:
         rows = {role: draw.builder.vector(given.channels_out) for role in roles if present}

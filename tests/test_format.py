@@ -135,7 +135,7 @@ def test_arbitrary_bytes_are_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("major", "minor", "since", "readable"),
-    [(1, 0, 0, True), (1, 9, 1, True), (1, 9, 3, True), (1, 9, 4, False), (2, 0, 0, False), (0, 0, 0, False)],
+    [(1, 0, 0, True), (1, 9, 1, True), (1, 9, 4, True), (1, 9, 5, False), (2, 0, 0, False), (0, 0, 0, False)],
 )
 def test_versions(major: int, minor: int, since: int, readable: bool) -> None:
     data = patched(8, "<3H", major, minor, since)

@@ -25,7 +25,7 @@ from edge.ops import CONV_ATTRS, NO_ACTIVATION, OPS, POOL_ATTRS, Activation, OpC
 from edge.tensors import Encoding, TensorType
 
 Array = np.ndarray
-F32, U8, I8, BITS = Encoding.FLOAT32, Encoding.UINT8, Encoding.INT8, Encoding.BITS
+F32, F16, U8, I8, BITS = Encoding.FLOAT32, Encoding.FLOAT16, Encoding.UINT8, Encoding.INT8, Encoding.BITS
 RELU6 = {"activation": int(Activation.RELU), "alpha": 0.0, "limit": 6.0}
 RELU = {**RELU6, "limit": math.inf}
 RELU_2 = {**RELU6, "limit": 2.0}
@@ -78,7 +78,7 @@ class Net:
             return self.rng.random(shape) < 0.5
         if encoding is I8:
             return self.rng.integers(-127, 128, shape).astype(np.int8)
-        return (self.rng.normal(size=shape) / 3).astype(np.float32)
+        return (self.rng.normal(size=shape) / 3).astype(np.float16 if encoding is F16 else np.float32)
 
     def epilogue(self, filters: Array, channels: int, source: TensorType, to: Encoding, *, bias: bool) -> dict[str, Array]:
         """Scale, bias and threshold in the range of the accumulator."""
@@ -88,7 +88,7 @@ class Net:
             thresholds = self.rng.normal(size=channels) * spread
             thresholds[:2] = 2e9, -2e9  # constants: what is out of reach
             return {"threshold": thresholds.astype(np.int64).astype(np.int32)}
-        found = {} if filters.dtype == np.float32 else {"scale": (self.rng.uniform(0.5, 1.5, channels) / spread).astype(np.float32)}
+        found = {} if np.issubdtype(filters.dtype, np.floating) else {"scale": (self.rng.uniform(0.5, 1.5, channels) / spread).astype(np.float32)}
         return {**found, "bias": self.rng.normal(size=channels).astype(np.float32)} if bias else found
 
     def conv(self, channels: int, taps: tuple[int, int], to: TensorType | Encoding, stored: Encoding, **given: object) -> Net:
@@ -194,6 +194,10 @@ CASES: dict[str, Callable[[Net], Net | Graph]] = {
     "bytes_net": lambda n: n.input((12, 12, 1), U8).conv(16, (3, 3), BITS, I8, **same(3, 3))
     .pool("max_pool2d", (2, 2), (2, 2), flip=n.rng.random(16) < 0.5).conv(24, (3, 3), BITS, BITS, **same(3, 3))
     .pool("max_pool2d", (2, 2), (2, 2)).dense(32, BITS, BITS).dense(10, F32, BITS).op("softmax"),
+    # float16
+    "half_conv": lambda n: n.input((7, 8, 3)).conv(10, (3, 3), F32, F16, **same(3, 3), **RELU6),
+    "half_depthwise": lambda n: n.input((7, 8, 6)).depthwise(12, (3, 3), F32, F16, **steps(2), **same(3, 3)),
+    "half_dense": lambda n: n.input((5, 4, 3)).dense(10, F32, F16, bias=False).op("softmax"),
     # int8
     "int8_signs": lambda n: n.input((7, 6, 16), I8, scale=0.03, zero=-5).conv(24, (3, 3), BITS, I8, **same(3, 3)),
     "int8_signs_wide": lambda n: n.input((6, 6, 128), I8, scale=1.7, zero=100).conv(8, (3, 3), BITS, I8, **same(3, 3)),
