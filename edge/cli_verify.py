@@ -36,6 +36,7 @@ bits allow; 1: not.
 @click.command(epilog=EPILOG)
 @click.argument("files", nargs=-1, required=True, type=PATH, metavar="SOURCE CONVERTED...")
 @click.option("--data", type=PATH, metavar="FILE|FOLDER", help="Pictures, or .npy / .npz; random inputs if not given.")
+@click.option("--weights", type=PATH, metavar="FILE", help="The weights of a SOURCE that holds none, such as JSON.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="How many examples, spread over the data.")
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), metavar="N", help="Of random inputs (default: 0).")
 @click.option("--oracle", type=click.Choice(tuple(ORACLES)), help="What computes the source (default: auto).")
@@ -84,6 +85,7 @@ def _compare(source: str, converted: tuple[str, ...], options: dict[str, Any]) -
             data=options["data"],
             count=options["count"],
             seed=options["seed"] or 0,
+            weights=options["weights"],
             keras=True if options["sign_off"] else ORACLES[options["oracle"] or "auto"],
             progress=progress.update,
         )

@@ -25,6 +25,7 @@ from edge.graph import Array, Graph, Node
 from edge.kernels.arithmetic import DTYPES, dequantize
 from edge.kernels.reference import evaluate
 from edge.ops import Activation
+from edge.oracle_parts import load_source
 from edge.tensors import Encoding, TensorType
 
 Batch = Mapping[str, Array]
@@ -158,14 +159,18 @@ def _needed(graph: Graph, known: set[str], wanted: Iterable[str]) -> list[Node]:
 # -- choosing the oracle -------------------------------------------------------------------------------------------------------
 
 
-def find_oracle(path: Path, model: KerasModel, graph: Graph, *, keras: bool | None = None) -> Oracle:
+def find_oracle(
+    path: Path, model: KerasModel, graph: Graph, *, keras: bool | None = None, weights: str | os.PathLike[str] | None = None
+) -> Oracle:
     """Keras where it is installed and reads the file, else the reference interpreter; `keras` True or False asks for one of them.
+
+    weights: the file that the model's weights are in, where that is another.
 
     Raises `MissingPackage` where Keras is asked for and is not there.
     """
     if keras is not False:
         try:
-            return _keras_oracle(path, model, graph)
+            return _keras_oracle(path, model, graph, weights)
         except MissingPackage as err:
             if keras:
                 raise
@@ -181,13 +186,14 @@ def _first_line(err: Exception) -> str:
     return (str(err).strip().splitlines() or ["no reason given"])[0][:160]
 
 
-def _keras_oracle(path: Path, model: KerasModel, graph: Graph) -> Oracle:
+def _keras_oracle(path: Path, model: KerasModel, graph: Graph, weights: str | os.PathLike[str] | None) -> Oracle:
     with _quiet_stderr():
         from edge import training  # Keras, and this project's layers, which it then finds
 
         import keras  # isort: skip
 
-        loaded = keras.saving.load_model(path, custom_objects=_custom_objects(keras, training), compile=False)
+        known = _custom_objects(keras, training)
+        loaded = load_source(lambda whole: keras.saving.load_model(whole, custom_objects=known, compile=False), path, weights)
     name = f"Keras {keras.__version__} on {keras.backend.backend()}"
     return Oracle(graph, name, lambda batch: _layer_outputs(loaded, model, batch), is_keras=True)
 

@@ -10,8 +10,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from run_models import invoke
+from keras_files import conv, dense, pool, write_h5, write_weights_only
+from run_models import document, invoke
 
+import edge
+from edge.compare import compare
 from edge.converters.keras_file import read_keras
 from edge.converters.keras_model import KerasModel
 from edge.errors import ModelError
@@ -88,6 +91,54 @@ def test_the_command(model: Any, tmp_path: Path) -> None:
     assert invoke("inspect", path, "--json").exit_code == 0
     result = invoke("convert", tmp_path / "model.weights.h5")
     assert result.exit_code == 1 and "edge convert model.json --weights FILE.h5" in result.stderr
+
+
+def randomized(model: Any, seed: int) -> Any:
+    for weight in model.weights:
+        weight.assign(np.random.default_rng(seed).uniform(0.5, 1.5, weight.shape))
+    return model
+
+
+def test_verify_reads_both_files_with_keras(model: Any, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow", reason="Keras itself is the oracle, and needs TensorFlow")
+    path = saved(randomized(model, 1), tmp_path)
+    assert invoke("convert", path, "--bits", "32").exit_code == 0
+    files = (tmp_path / "model.edge", tmp_path / "model.tflite")
+    shown = document(invoke("verify", path, *files, "--count", 3, "--sign-off", "--json"))
+    assert [each["equal"] and each["oracle_is_keras"] for each in shown["comparisons"]] == [True, True]
+    assert shown["certificate"]["source"] == "model.json" and {layer["equal"] for layer in shown["comparisons"][0]["layers"]} == {True}
+    weights = (tmp_path / "model.weights.h5").rename(tmp_path / "w.h5")
+    assert "--weights FILE.h5" in invoke("verify", path, files[0]).stderr
+    assert invoke("verify", path, files[0], "--weights", weights, "--oracle", "keras").exit_code == 0
+    with h5py.File(weights, "r+") as other:
+        other["layers/dense/vars/0"][...] *= 1.5
+    wrong = invoke("verify", path, files[0], "--weights", weights, "--oracle", "keras")
+    assert wrong.exit_code == 1 and "made from another file" in wrong.stderr
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_verify_gives_a_whole_model_other_weights(model: Any, tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("tensorflow", reason="Keras itself is the oracle, and needs TensorFlow")
+    source, weights = tmp_path / f"model{suffix}", tmp_path / "more.weights.h5"
+    randomized(model, 2).save(source)
+    randomized(model, 3).save_weights(weights)
+    edge.convert(source, bits=32, weights=weights, formats="edge")
+    found = compare(source, tmp_path / "model.edge", weights=weights, keras=True, count=2)
+    assert found.equal and found.oracle_is_keras, found.oracle_note
+    assert not compare(source, tmp_path / "model.edge", keras=True, count=2).equal
+
+
+def test_verify_reads_weights_by_layer(tmp_path: Path) -> None:
+    """As Keras 2 writes them, beside its JSON."""
+    pytest.importorskip("tensorflow", reason="Keras itself is the oracle, and needs TensorFlow")
+    eye = np.eye(3, dtype=np.float32)
+    layers = [conv("first", 2 * eye[None, None]), pool(), dense("last", eye - 0.5)]
+    with h5py.File(write_h5(tmp_path / "whole.h5", layers, (4, 4, 3))) as file:
+        (tmp_path / "model.json").write_text(json.dumps({**json.loads(file.attrs["model_config"]), "keras_version": "2.11.0"}))
+    write_weights_only(tmp_path / "model.h5", layers)
+    edge.convert(tmp_path / "model.json", bits=32, formats="edge")
+    found = compare(tmp_path / "model.json", tmp_path / "model.edge", keras=True, count=2)
+    assert found.equal and found.oracle_is_keras and len(found.layers) == 3, found.oracle_note
 
 
 @pytest.mark.parametrize(
