@@ -28,13 +28,14 @@ def given_bits(nodes: Sequence[Node], patterns: Sequence[tuple[str, Bits]]) -> d
     for pattern, bits in patterns:
         matching = [node.output for node in nodes if any(fnmatch.fnmatchcase(name, pattern) for name in node.layers)]
         if not matching:
-            raise InputError(_nothing_matches(pattern, nodes))
+            raise InputError(nothing_matches(pattern, [name for node in nodes for name in node.layers[:1]]))
         found |= dict.fromkeys(matching, bits)
     return found
 
 
-def _nothing_matches(pattern: str, nodes: Sequence[Node]) -> str:
-    names = list(dict.fromkeys(name for node in nodes for name in node.layers[:1]))
+def nothing_matches(pattern: str, layers: Sequence[str]) -> str:
+    """The sentence on a pattern that is the name of none of `layers`, those with weights."""
+    names = list(dict.fromkeys(layers))
     near = difflib.get_close_matches(pattern.strip("*?"), names, n=3, cutoff=0.4) or names[:3]
     known = f"near it are {', '.join(near)}" if near else "the model has no such layers"
     return f"--layer {pattern!r} should match layers with weights, but matches none; {known}"

@@ -117,7 +117,7 @@ def _chosen(model: str, changed: dict[str, Any], options: dict[str, Any]) -> dic
         "calibrate": options["calibrate"],
         "input_dtype": options["input_dtype"],
         "input_shape": options["input_shape"],
-        "preprocess": _preprocess(model, changed, input_shape=options["input_shape"], weights=options["weights"]),
+        "preprocess": preprocess_of(model, changed, input_shape=options["input_shape"], weights=options["weights"]),
         "labels": options["labels"],
     }
 
@@ -147,7 +147,7 @@ def _warn_of_another_model(recipe: Recipe, report: Report) -> None:
         warn(f"the recipe was written for another model, {printable(recipe.source) or 'without a name'}; its choices may not suit this one")
 
 
-def _preprocess(model: str, changed: dict[str, Any], **source: Any) -> Preprocess | None:
+def preprocess_of(model: str, changed: dict[str, Any], **source: Any) -> Preprocess | None:
     """The default for this model with the options given in place of its own; None, the default, without any."""
     if not changed:
         return None

@@ -21,13 +21,14 @@ from edge.datasets import Dataset, load
 from edge.errors import InputError, MissingPackage
 from edge.files import write_atomically
 from edge.recipes import PRECISIONS, Recipe, recipe
-from edge.train_loop import CHECKPOINT, Batch, Epoch, Training, run
-from edge.train_result import RESULT, convert_and_test
+from edge.train_folder import RESULT, claim
+from edge.train_loop import Batch, Epoch, Training, run, save
+from edge.train_result import convert_and_test
 from edge.zoo import build
 from edge.zoo_writer import Model, keras_package
 
 LEAST_PICTURES = 10
-SETTINGS, MODEL = "settings.json", "model.keras"
+MODEL = "model.keras"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     told = told or Told()
     made = recipe(settings.recipe)
     schedule = made.schedule(settings.precision)
-    _claim(folder, settings, resume=resume)
+    claim(folder, {name: value for name, value in vars(settings).items() if name != "data"}, resume=resume)
     board = _tensorboard(folder) if tensorboard else None
     if (folder / RESULT).exists():
         told.say(f"{folder} is done already")
@@ -102,29 +103,11 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     scaled = replace(schedule, epochs=settings.epochs, signs_first=round(schedule.signs_first * settings.epochs / schedule.epochs))
     training = Training(network, made, scaled, data.train[:-part], data.train[-part:], settings.seed, teacher)
     state = run(training, folder, told=lambda row: told.epoch(settings, row), batch=told.batch, callbacks=board)
-    _save(network, folder / MODEL)
+    save(network, folder / MODEL)
     found = convert_and_test(folder, settings.precision, data, len(training.train))
     result = {**_facts(settings, made, data), **_training_facts(state.curve, state.best_epoch, state.best_validation), **found}
     write_atomically(folder / RESULT, [json.dumps(result, indent=2).encode()])
     return result
-
-
-def _claim(folder: Path, settings: Settings, *, resume: bool) -> None:
-    """Make the folder this run's, or see that it is."""
-    mine = {name: value for name, value in vars(settings).items() if name != "data"}
-    path = folder / SETTINGS
-    if path.exists():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        if theirs != mine:
-            changed = next(name for name in mine if theirs.get(name) != mine[name])
-            raise InputError(
-                f"the folder {folder} holds a run with {changed} {theirs.get(changed)}, expected {mine[changed]}; give another with -o"
-            )
-        if not resume and ((folder / CHECKPOINT).exists() or (folder / RESULT).exists()):
-            raise InputError(f"the folder {folder} holds this run already; go on with it by --resume, or give another with -o")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, [json.dumps(mine, indent=2).encode()])
 
 
 # -- networks and data ---------------------------------------------------------------------------------------------------------
@@ -172,12 +155,6 @@ def _teach(settings: Settings, folder: Path, told: Told) -> None:
 
 def _teacher(settings: Settings, folder: Path) -> Model:
     return keras_package().models.load_model(_teacher_folder(folder, settings)[1] / MODEL, compile=False)
-
-
-def _save(network: Model, path: Path) -> None:
-    partial = path.with_stem(f".partial-{path.stem}")
-    network.save(partial)
-    os.replace(partial, path)
 
 
 def _tensorboard(folder: Path) -> Any:

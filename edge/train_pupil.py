@@ -20,10 +20,10 @@ _GREY_LEVELS = 255
 
 
 def logits_of(network: Model) -> Model:
-    """The same network up to the inputs of its softmax layers, sharing its weights."""
+    """The same network up to the inputs of its softmax layers, sharing its weights; without any it gives logits itself."""
     keras = keras_package()
     ends = [layer.input for layer in network.layers if isinstance(layer, keras.layers.Softmax)]
-    return keras.Model(network.input, ends)
+    return keras.Model(network.input, ends or network.outputs)
 
 
 def pupil(network: Model, recipe: Recipe, schedule: Schedule, steps: int, *, epochs: int, teacher: Model | None = None) -> Model:

@@ -15,7 +15,6 @@ from edge.train_scores import measure_for
 if TYPE_CHECKING:
     from edge.program import Program
 
-RESULT = "result.json"
 CALIBRATION_PICTURES = 500
 _CHUNK = 1_000
 

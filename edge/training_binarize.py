@@ -84,7 +84,7 @@ _WEIGHTED = frozenset({*_SWAPS, *(f"Quant{name}" for name in _SWAPS)})
 _KERNELS = {"QuantDepthwiseConv2D": ("depthwise",), "QuantSeparableConv2D": ("depthwise", "pointwise")}
 _WITH_MAGNITUDES = frozenset({"QuantConv1D", "QuantConv2D", "QuantDense"})
 # What keeps the sign of every value, or takes it from one place to another.
-_KEEP_SIGNS = frozenset(
+KEEP_SIGNS = frozenset(
     (*("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "Dropout", "SpatialDropout1D", "SpatialDropout2D"),
      *("Flatten", "Reshape", "Permute", "Identity", "Cropping1D", "Cropping2D"))
 )  # fmt: skip
@@ -98,12 +98,19 @@ def find_algorithm(name: str) -> Algorithm:
     return ALGORITHMS[name]
 
 
-def binarize(model: Model, algorithm: str | Algorithm = "xnor", *, keep: Iterable[str] | None = None) -> Model:
+def binarize(
+    model: Model,
+    algorithm: str | Algorithm = "xnor",
+    *,
+    keep: Iterable[str] | None = None,
+    layers: Mapping[str, str | Algorithm | None] | None = None,
+) -> Model:
     """A copy of a functional or sequential Keras model with binarized layers, not compiled; `model` stays as it is.
 
     algorithm   a name of `ALGORITHMS`, or an `Algorithm` of quantizers of one's own
     keep        names of layers that stay as they are, "outer/inner" in nested models; by default the first and the last with weights
                 on every way from an input to an output, where 1 bit costs most accuracy; [] keeps none
+    layers      names of layers with an algorithm of their own, whatever the others have; None leaves one as it is
 
     Convolutions and dense layers (`Conv1D`, `Conv2D`, `Conv2DTranspose`, `Dense`, `DepthwiseConv2D`, `SeparableConv2D`) become those
     of `edge.training`, and their weights latent weights, which training clips to [-1, 1] where they have no constraint of their own. A
@@ -113,8 +120,7 @@ def binarize(model: Model, algorithm: str | Algorithm = "xnor", *, keep: Iterabl
 
     Raises `InputError` for a subclassed model, an unknown algorithm, an unknown layer in `keep`, and where no layer is left to swap.
     """
-    chosen = algorithm if isinstance(algorithm, Algorithm) else find_algorithm(algorithm)
-    changes = _plan(model, chosen, keep)
+    changes = _plan(model, _algorithm(algorithm), keep, {name: each and _algorithm(each) for name, each in (layers or {}).items()})
 
     def clone(layer: Any) -> Any:
         return changes.get(id(layer), partial(_clone))(layer)
@@ -122,6 +128,26 @@ def binarize(model: Model, algorithm: str | Algorithm = "xnor", *, keep: Iterabl
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def _algorithm(given: str | Algorithm) -> Algorithm:
+    return given if isinstance(given, Algorithm) else find_algorithm(given)
+
+
+def weighted_calls(model: Model) -> Sequence[Call]:
+    """The applications of a model's layers with weights that `binarize` can swap, in order. Raises `InputError` as `binarize` does."""
+    layers = dict(_leaves(model))
+    return [call for call in calls_of(model) if type(layers.get(_layer_name(call.name))) in _PLAIN]
+
+
+def ends_of(model: Model) -> set[str]:
+    """The layers that `binarize` keeps unless told otherwise. Raises `InputError` as `binarize` does."""
+    return _Calls.of(model).ends()
+
+
+def calls_of(model: Model) -> Sequence[Call]:
+    """The applications of a model's layers, in order, nested models dissolved. Raises `InputError` as `binarize` does."""
+    return _Calls.of(model).calls
 
 
 def _clone(layer: Any, **changes: Any) -> Any:
@@ -139,12 +165,16 @@ def _swap(layer: Any, arguments: Mapping[str, Any], **changes: Any) -> Any:
     return _SWAPS[type(layer).__name__].from_config({**config, **new})
 
 
-def _plan(model: Model, algorithm: Algorithm, keep: Iterable[str] | None) -> dict[int, partial[Any]]:
+def _plan(
+    model: Model, algorithm: Algorithm, keep: Iterable[str] | None, own: Mapping[str, Algorithm | None]
+) -> dict[int, partial[Any]]:
     """How to clone each layer that changes, by its id."""
     graph = _Calls.of(model)
     layers = dict(_leaves(model))
     ends = graph.ends() if keep is None else {_known(name, layers) for name in keep}
-    swapped = {name for name in map(_layer_name, graph.names()) if name not in ends and type(layers.get(name)) in _PLAIN}
+    able = [name for name in map(_layer_name, graph.names()) if type(layers.get(name)) in _PLAIN]
+    chosen = {name: None if name in ends else algorithm for name in able} | {_known(name, layers, "layers"): own[name] for name in own}
+    swapped = {name: each for name, each in chosen.items() if each is not None}
     if not swapped:
         raise InputError(
             f"the model {model.name!r} has no layer to binarize, expected one of {', '.join(_SWAPS)} beside those that are kept "
@@ -152,10 +182,10 @@ def _plan(model: Model, algorithm: Algorithm, keep: Iterable[str] | None) -> dic
         )
     reads_input = graph.reading_input()
     changes: dict[int, partial[Any]] = {}
-    for name in swapped:
+    for name, each in swapped.items():
         kind = _SWAPS[type(layers[name]).__name__].__name__
-        changes[id(layers[name])] = partial(_swap, arguments=algorithm.arguments(kind, reads_input=name in reads_input))
-    signed = swapped - reads_input if _takes_signs(algorithm.input_quantizer) else set()
+        changes[id(layers[name])] = partial(_swap, arguments=each.arguments(kind, reads_input=name in reads_input))
+    signed = {name for name, each in swapped.items() if _takes_signs(each.input_quantizer)} - reads_input
     for name in graph.only_signed(signed):
         layer = layers[name]
         if type(layer) is keras.layers.ReLU:
@@ -168,9 +198,9 @@ def _plan(model: Model, algorithm: Algorithm, keep: Iterable[str] | None) -> dic
 _PLAIN = tuple(getattr(keras.layers, name) for name in _SWAPS)
 
 
-def _known(name: str, layers: Mapping[str, Any]) -> str:
+def _known(name: str, layers: Mapping[str, Any], argument: str = "keep") -> str:
     if name not in layers:
-        raise InputError(f"keep should name layers of the model, got {name!r}; with weights there are {_listed(layers)}")
+        raise InputError(f"{argument} should name layers of the model, got {name!r}; with weights there are {_listed(layers)}")
     return name
 
 
@@ -262,7 +292,7 @@ class _Calls:
             plain = not read_otherwise.intersection(call.outputs)
             if _is_never_negative(call):
                 (found if plain else others).add(_layer_name(call.name))
-            keeps = plain and (call.class_name in _KEEP_SIGNS or (_is_never_negative(call) and call.class_name in _ACTIVATIONS))
+            keeps = plain and (call.class_name in KEEP_SIGNS or (_is_never_negative(call) and call.class_name in _ACTIVATIONS))
             if _layer_name(call.name) not in signed and not keeps:
                 read_otherwise.update(call.inputs)
         return found - others

@@ -1,0 +1,287 @@
+"""`edge finetune`: a float model distilled into its low-bit self, which `edge convert` keeps as it was trained.
+
+    result = finetune("model.h5", "train.npz", Path("model-1bit.keras"), Settings(epochs=20))
+
+The low-bit self starts from the weights of the float model and imitates what that answers; labels count where there are some. A folder
+beside the output, "model-1bit.finetune", holds settings, checkpoint, curve and result.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.batches import takes_pictures
+from edge.converters.layer_bits import nothing_matches
+from edge.datasets import Part
+from edge.errors import InputError, ModelError
+from edge.files import write_atomically
+from edge.finetune_data import TEST_ARRAYS, Parts, Pictures, parted, read_pictures
+from edge.finetune_network import low_bit, prepared, start
+from edge.preprocess import Preprocess, default_for
+from edge.recipes import Augment, Recipe, Schedule, Schedules
+from edge.train_folder import RESULT, claim
+from edge.train_loop import Batch, Epoch, Training, run, save
+from edge.train_scores import accuracy
+from edge.widths import TERNARY, WIDTHS, Bits
+from edge.zoo_writer import Model, keras_package
+
+if TYPE_CHECKING:
+    from edge.training import Algorithm
+
+ACTIVATION_BITS = (1, 8, 32)
+_TEACHER = 0.7  # share of the loss that compares with the float model, where there are labels
+_FEW = (1, 2, TERNARY, 4)
+_RATES = {1: 1e-3, 2: 1e-3, TERNARY: 1e-3, 4: 5e-4}
+_RATE_OF_SIGNS = 2e-3
+_CHUNK = 500
+_CALIBRATION_PICTURES = 500
+_UNMINDED, _TRIED, _SHIFT = 0.9, 500, 0.1  # share of answers that a change of pictures leaves as they are, pictures tried, part of the size
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a fine-tuning; a run is resumed only with the same.
+
+    bits: 1, 2, 4 or "ternary", of the weights of all layers but the first and the last. activation_bits: 1 (signs), 8 (by calibration,
+    behind the training) or 32 of what goes between layers. layers: patterns of names and the bits of these layers, of which the last that
+    matches counts; 8 and 32 leave a layer out. rate: the highest learning rate, by default one that suits the bits. shortcuts: around
+    layers of signs.
+    """
+
+    bits: Bits = 1
+    activation_bits: int = 32
+    layers: tuple[tuple[str, Bits], ...] = ()
+    epochs: int = 20
+    seed: int = 0
+    rate: float | None = None
+    batch: int = 128
+    shortcuts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bits not in _FEW:
+            raise InputError(f"fine-tuning trains weights of {_words(_FEW)} bits, got {self.bits!r}; edge convert gives 8 without training")
+        for _, bits in self.layers:
+            if bits not in WIDTHS:
+                raise InputError(f"bits of a layer should be one of {_words(WIDTHS)}, got {bits!r}")
+        if self.activation_bits not in ACTIVATION_BITS or (self.activation_bits == 1 and self.bits != 1):
+            allowed = ACTIVATION_BITS if self.bits == 1 else ACTIVATION_BITS[1:]
+            raise InputError(f"activation bits should be {_words(allowed)} with bits {self.bits}, got {self.activation_bits!r}")
+        if self.epochs < 1 or self.batch < 1:
+            raise InputError(f"a fine-tuning has 1 epoch and 1 picture a batch or more, got {self.epochs} and {self.batch}")
+
+    @property
+    def schedule(self) -> Schedule:
+        """With signs between layers these come first, for a third of the epochs, as weights of 1 bit alone are easier to learn."""
+        signs = self.activation_bits == 1
+        rate = self.rate or (_RATE_OF_SIGNS if signs else _RATES[self.bits])
+        return Schedule(self.epochs, rate, warm_up=0.5, teacher=_TEACHER, signs_first=self.epochs // 3 if signs else 0)
+
+
+def _words(values: tuple[Bits, ...]) -> str:
+    return f"{', '.join(map(str, values[:-1]))} or {values[-1]}"
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who is told how it goes: say takes sentences; epoch each finished one; batch how far the epoch is."""
+
+    say: Callable[[str], None] = lambda text: None
+    epoch: Callable[[Epoch], None] = lambda row: None
+    batch: Batch = lambda epoch, done, total: None
+
+
+def finetune(
+    source: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    output: Path,
+    settings: Settings,
+    *,
+    test: str | os.PathLike[str] | None = None,
+    preprocess: Preprocess | None = None,
+    resume: bool = False,
+    told: Told | None = None,
+) -> dict[str, Any]:
+    """Fine-tune the model in `source` on the pictures of `data`; writes `output` (`.keras`) and the `.edge` beside it.
+
+    test: pictures with labels that decide nothing, read once at the end. preprocess: how pictures become what the network sees, by default
+    0..255 for a model that rescales, else 0..1. resume: go on where a run with the same settings was cut off. Returns the content of
+    `result.json`: the scores of the float model, of the low-bit one before training and after, and of the converted file, on pictures
+    held back.
+
+    Raises `EdgeError` for sources whose layers cannot be swapped, data that do not fit, and where the folder holds another run.
+    """
+    told = told or Told()
+    if output.suffix != ".keras":
+        raise InputError(f"the fine-tuned model is written as a .keras file, got {output}; give -o a name that ends so")
+    float_net, digest, default = _read(source)
+    preprocess = preprocess or default
+    algorithms, stored = _algorithms(float_net, settings)
+    pictures = read_pictures(data, float_net, preprocess)
+    y = pictures.y if pictures.y is not None else _answers(float_net, pictures.x)
+    told.say(f"{len(pictures.x):,} pictures, {'with labels' if pictures.y is not None else 'without labels: the float model gives them'}")
+    parts = parted(pictures, y, seed=settings.seed)
+    folder = output.with_suffix(".finetune")
+    claim(folder, {**_plain(settings), "source_sha256": digest}, resume=resume)
+    keras_package().utils.set_random_seed(settings.seed)
+    network = low_bit(float_net, algorithms, shortcuts=settings.shortcuts)
+    start(network, float_net, parts.learn.x)
+    scores = {"float": _score(float_net, parts.held_back), "untrained": _score(network, parts.held_back)}
+    told.say(f"held back: float {_percent(scores['float'])}, at few bits {_percent(scores['untrained'])} before training")
+    tests = read_pictures(test, float_net, preprocess, TEST_ARRAYS) if test is not None else None
+    tested = _tested_before(tests, float_net, network)
+    training = _training(network, float_net, parts, settings, labelled=pictures.y is not None)
+    state = run(training, folder, told=told.epoch, batch=told.batch)
+    save(network, output)
+    result = {
+        "files": [output.name, output.with_suffix(".edge").name],
+        "labels": pictures.y is not None,
+        "pictures": {name: len(part) for name, part in vars(parts).items()},
+        "epochs": len(state.curve),
+        "best_epoch": state.best_epoch,
+        "validation": state.best_validation,
+        "held_back": scores,
+        "training_s": round(sum(row.seconds for row in state.curve), 1),
+        "training_cpu_s": round(sum(row.cpu_seconds for row in state.curve), 1),
+    }
+    engine = _converted(output, settings, stored, parts.learn.x, preprocess)
+    scores |= {"trained": _score(network, parts.held_back), "converted": _run(engine, parts.held_back)}
+    if tests is not None and tests.y is not None:
+        part = Part(tests.x, tests.y)  # type: ignore[arg-type]
+        result["test"] = {**tested, "trained": _score(network, part), "converted": _run(engine, part), "pictures": len(part)}
+    write_atomically(folder / RESULT, [json.dumps(result, indent=2).encode()])
+    return result
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON gives them back."""
+    return dict(json.loads(json.dumps(vars(settings))))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+# -- the source ----------------------------------------------------------------------------------------------------------------
+
+
+def _read(source: str | os.PathLike[str]) -> tuple[Model, str, Preprocess]:
+    """The prepared float network, the file's digest, and what it sees where nothing else is said."""
+    from edge.converters.keras_file import read_keras
+    from edge.converters.layers import rescales_itself
+
+    keras = keras_package()
+    read = read_keras(source)  # its errors are sentences
+    try:
+        model = keras.models.load_model(source, compile=False)
+    except (ValueError, TypeError, KeyError, OSError, AttributeError) as err:
+        raise ModelError(f"Keras cannot load {os.fspath(source)}: {' '.join(str(err).split())[:300]}; save it anew with Keras 3") from err
+    return prepared(model), read.sha256[:16], default_for(rescales_itself(read))
+
+
+def _algorithms(float_net: Model, settings: Settings) -> tuple[dict[str, Algorithm], dict[str, Bits]]:
+    """The algorithm of each layer that gets few bits, and the bits that a conversion gives those left out by name."""
+    from edge.training_binarize import ends_of, weighted_calls
+
+    names = [call.name for call in weighted_calls(float_net)]
+    chosen: dict[str, Bits] = {name: 8 if name in ends_of(float_net) else settings.bits for name in names}
+    for pattern, bits in settings.layers:
+        matching = fnmatch.filter(names, pattern)
+        if not matching:
+            raise InputError(nothing_matches(pattern, names))
+        chosen |= dict.fromkeys(matching, bits)
+    low = {name: _algorithm(bits, settings.activation_bits) for name, bits in chosen.items() if bits in _FEW}
+    if not low:
+        raise InputError(
+            f"no layer is left to fine-tune: expected one with weights beside the first and the last, got {', '.join(names) or 'none'}; "
+            "give --layer NAME=1"
+        )
+    return low, {name: bits for name, bits in chosen.items() if name not in low}
+
+
+def _algorithm(bits: Bits, activation_bits: int) -> Algorithm:
+    from edge.training import Algorithm, DoReFa, SteTern, XnorWeights
+
+    if bits == 1:
+        return Algorithm(XnorWeights(), "approx_sign" if activation_bits == 1 else None)
+    return Algorithm(SteTern(ternary_weight_networks=True, clip_value=None) if bits == TERNARY else DoReFa(int(bits), "weights"))
+
+
+# -- the training --------------------------------------------------------------------------------------------------------------
+
+
+def _training(network: Model, float_net: Model, parts: Parts, settings: Settings, *, labelled: bool) -> Training:
+    schedule = settings.schedule
+    if not labelled:
+        schedule = Schedule(**{**vars(schedule), "teacher": 1.0})
+    recipe = Recipe(
+        "finetune", network.name, "given", Schedules(schedule, schedule, schedule), batch=settings.batch,
+        augment=_augment(float_net, parts.learn.x),
+    )  # fmt: skip
+    return Training(network, recipe, schedule, parts.learn, parts.choose, settings.seed, float_net)
+
+
+def _augment(float_net: Model, pictures: NDArray[Any]) -> Augment:
+    """Flips and shifts, where the float model answers as it does without them."""
+    if not takes_pictures(pictures.shape[1:]):
+        return Augment()
+    tried = pictures[:_TRIED]
+    answers = _answers(float_net, tried)
+    rows, columns = (max(round(_SHIFT * size), 1) for size in tried.shape[1:3])
+    moved = np.zeros_like(tried)
+    moved[:, rows:, columns:] = tried[:, :-rows, :-columns]
+    flips, shifts = (bool(np.mean(_answers(float_net, changed) == answers) >= _UNMINDED) for changed in (tried[:, :, ::-1], moved))
+    return Augment(shift=_SHIFT if shifts else 0.0, flip=flips)
+
+
+# -- scores --------------------------------------------------------------------------------------------------------------------
+
+
+def _answers(network: Model, pictures: NDArray[Any]) -> NDArray[np.int64]:
+    """The class of each picture."""
+    found: NDArray[np.int64] = network.predict(pictures, batch_size=_CHUNK, verbose=0).argmax(-1)
+    return found
+
+
+def _score(network: Model, part: Part) -> float:
+    return float(np.mean(_answers(network, part.x) == part.y))
+
+
+def _tested_before(tests: Pictures | None, float_net: Model, network: Model) -> dict[str, float]:
+    if tests is None:
+        return {}
+    if tests.y is None:
+        raise InputError("the pictures of --test have no labels, expected a class for each; leave the option out, or give labels")
+    part = Part(tests.x, tests.y)  # type: ignore[arg-type]
+    return {"float": _score(float_net, part), "untrained": _score(network, part)}
+
+
+def _converted(output: Path, settings: Settings, stored: dict[str, Bits], pictures: NDArray[Any], preprocess: Preprocess) -> Any:
+    """The engine of the file converted from `output`: layers left out at 8 bits, or as many as they were given."""
+    import edge
+
+    chosen = np.linspace(0, len(pictures) - 1, min(_CALIBRATION_PICTURES, len(pictures))).astype(int)
+    integer = settings.activation_bits == 8
+    edge.convert(
+        output, output.with_suffix(".edge"), bits=8, activation_bits=8 if integer else 32, formats="edge", preprocess=preprocess,
+        layers={name: bits for name, bits in stored.items() if bits == 32}, calibrate=pictures[chosen] if integer else None,
+    )  # fmt: skip
+    return edge.load(output.with_suffix(".edge"))
+
+
+def _run(engine: Any, part: Part) -> float:
+    found = [engine.run(rows) for rows in _chunks(part.x)]
+    return accuracy([np.concatenate(found)], part.y)
+
+
+def _chunks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    for first in range(0, len(rows), _CHUNK):
+        yield rows[first : first + _CHUNK]
