@@ -51,6 +51,7 @@ COMMANDS: Mapping[str, Entry] = {
     "deploy": Entry("edge.cli_deploy:deploy", "Put a model onto a device over ssh, and measure it there."),
     "train": Entry("edge.cli_train:train", "Train a network of this project, and test the converted file."),
     "zoo": Entry("edge.cli_zoo:zoo", "List, show and build the networks of this project."),
+    "finetune": Entry("edge.cli_finetune:finetune", "Train a float model at few bits, taught by itself."),
     "warm": Entry("edge.cli_cache:warm", "Compile the kernels that models need, ahead of their first run."),
     "cache": Entry("edge.cli_cache:cache", "Show or clear the cache of compiled kernels."),
     "doctor": Entry("edge.cli_doctor:doctor", "Show what edge finds on this machine, and what is wrong."),
