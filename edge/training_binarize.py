@@ -120,7 +120,8 @@ def binarize(
 
     Raises `InputError` for a subclassed model, an unknown algorithm, an unknown layer in `keep`, and where no layer is left to swap.
     """
-    changes = _plan(model, _algorithm(algorithm), keep, {name: each and _algorithm(each) for name, each in (layers or {}).items()})
+    own = {name: None if each is None else _algorithm(each) for name, each in (layers or {}).items()}
+    changes = _plan(model, _algorithm(algorithm), keep, own)
 
     def clone(layer: Any) -> Any:
         return changes.get(id(layer), partial(_clone))(layer)
