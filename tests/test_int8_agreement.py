@@ -89,7 +89,8 @@ def check_layer(graph: Graph, node: Node, resolver: str, runs: list[dict[str, Ar
     share = {"average_pool2d": HALVES, "add": MOST_APART["plain"]}.get(node.op, MOST_APART[resolver])
     if resolver == "plain" and node.op == "conv2d" and node.constants["filter"].dtype == np.int8 and node.constants["filter"].max() <= 1:
         share = TIES
-    assert np.mean(apart) <= share, f"{node.op} {node.output}: {np.mean(apart):.2%} of the values are a step apart"
+    most = max(share * apart.size, 1)  # a layer of few values may have one
+    assert apart.sum() <= most, f"{node.op} {node.output}: {np.mean(apart):.2%} of the values are a step apart"
 
 
 @pytest.mark.parametrize("bits", [1, 2, "ternary", 4, 8])
