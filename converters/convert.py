@@ -308,7 +308,7 @@ def _report(setup: Setup, request: Request, graph: Graph, program: Program, agre
         layers=layers,
         files=(),
         agreement=agreement,
-        messages=(*advised, f"input: {described}", *setup.turned()),
+        messages=(*advised, f"input: {described}", *setup.doubt(), *setup.turned()),
         source_sha256=setup.model.sha256,
     )
 

@@ -27,7 +27,7 @@ from edge.converters.builder import READERS, Builder, Layer, attributes, describ
 from edge.converters.keras_model import Call, KerasModel, Value
 from edge.converters.layouts import SUFFIX, Layouts, turned_inputs, turned_shape
 from edge.converters.operations import OPERATIONS, is_operation, operate
-from edge.converters.pixel_range import keeps_values, takes_bytes
+from edge.converters.pixel_range import first_calls, takes_bytes, usual_preset
 from edge.converters.refusals import reason_against
 from edge.errors import InputError, ModelError
 from edge.graph import Graph, Node
@@ -64,15 +64,18 @@ def _computing() -> list[str]:
 
 def rescales_itself(model: KerasModel) -> bool:
     """Whether the first thing the model does with its pictures, but for moving them, is to bring bytes 0..255 to a smaller range."""
-    seen = {value.name for value in given_inputs(model) if len(model.inputs) == 1 or takes_pictures(value.shape)}
-    first: list[bool] = []
-    for call in model.calls:
-        if seen.intersection(call.inputs):
-            if keeps_values(call):
-                seen.update(call.outputs)
-            else:
-                first.append(takes_bytes(call))
+    first = [takes_bytes(call) for call in first_calls(model, _pictures(model))]
     return bool(first) and all(first)
+
+
+def meant_preset(model: KerasModel) -> tuple[str, str] | None:
+    """The name of the network of keras.applications that a model begins with, and the preset of pictures it was meant for."""
+    return usual_preset(model, _pictures(model))
+
+
+def _pictures(model: KerasModel) -> set[str]:
+    """The inputs that take pictures; a single one may."""
+    return {value.name for value in given_inputs(model) if len(model.inputs) == 1 or takes_pictures(value.shape)}
 
 
 def read_graph(model: KerasModel, *, input_dtype: str = "float32") -> Graph:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from edge.converters.keras_model import Call
+from edge.converters.keras_model import Call, KerasModel
 from edge.converters.layers_shape import TRAINING_ONLY
 from edge.converters.operations import constant_value, is_operation, operation_name
 
@@ -22,6 +23,40 @@ _KEEPING_OPERATIONS = frozenset(
         *("concatenate", "flip", "take", "transpose", "swapaxes", "moveaxis", "resize", "pad", "expand_dims", "squeeze", "reshape"),
     )
 )
+
+
+# The preset that is the `preprocess_input` of networks of keras.applications, by the names that these have there.
+_USUAL = {
+    "mobilenet": re.compile(r"mobilenet(v2)?_\d\.\d\d_\d+|inception(_resnet_v2|_v3)|xception|(nasnet|NASNet)(_\w+)?|resnet\d+v2"),
+    "caffe": re.compile(r"vgg1[69]|resnet(50|101|152)"),
+    "torch": re.compile(r"densenet\d+"),
+}
+_SCALING = ("Rescaling", "Normalization", "BatchNormalization")
+
+
+def first_calls(model: KerasModel, names: set[str]) -> list[Call]:
+    """The calls that first compute with the inputs `names`, behind those that keep their values."""
+    seen, first = set(names), []
+    for call in model.calls:
+        if seen.intersection(call.inputs):
+            if keeps_values(call):
+                seen.update(call.outputs)
+            else:
+                first.append(call)
+    return first
+
+
+def usual_preset(model: KerasModel, names: set[str]) -> tuple[str, str] | None:
+    """The network of keras.applications that sees the inputs `names` first, by its name, and the preset of its `preprocess_input`.
+
+    None for others, for those that scale pixels themselves, and where another layer scales them.
+    """
+    for call in first_calls(model, names):
+        *_, owner, _ = ("", model.name, *call.name.split("/"))
+        for chosen, known in _USUAL.items():
+            if known.fullmatch(owner) and not is_operation(call) and call.class_name not in _SCALING:
+                return owner, chosen
+    return None
 
 
 def keeps_values(call: Call) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edge.answers import kind_of
 from edge.batches import size_text, takes_pictures
 from edge.converters.keras_model import KerasModel, without_values
-from edge.converters.layers import INPUT_DTYPES, read_graph, rescales_itself
+from edge.converters.layers import INPUT_DTYPES, meant_preset, read_graph, rescales_itself
 from edge.converters.layouts import is_turned
 from edge.converters.samples import Samples, Source, load_examples
 from edge.errors import InputError
@@ -28,6 +28,7 @@ class Setup:
     graph: Graph
     input_dtype: str
     preprocess: Preprocess | None  # None where the input is no picture
+    is_assumed: bool = False  # the preprocess: nobody said what it is
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -45,6 +46,14 @@ class Setup:
         words = {info.name: how.describe(info.shape) if (how := seen[info.name]) else f"arrays of {info.shape}" for info in self.inputs}
         return "; ".join(f"{name}: {text}" for name, text in words.items()) if len(words) > 1 else "".join(words.values())
 
+    def doubt(self) -> tuple[str, ...]:
+        """The sentence on a network that is known to be meant for other pixels than those that are assumed."""
+        meant = meant_preset(self.model) if self.is_assumed and self.preprocess is not None else None
+        if meant is None or self.preprocess == preset(meant[1]):
+            return ()
+        network, name = meant
+        return (f"{network} of keras.applications takes {_pixels(preset(name))}: give --preset {name} if this one was trained on these",)
+
     def turned(self) -> tuple[str, ...]:
         """The sentence on a source with its channels first, whose pictures the files take and give channels last."""
         given = {value.name: tuple(value.shape or ()) for value in self.model.inputs}
@@ -52,6 +61,10 @@ class Setup:
         ends = zip(self.graph.output_names, self.graph.outputs, strict=True)
         taken += [f"give {name} channels last" for name, end in ends if is_turned(end)]
         return (f"channels last: where the source has its channels first, the files {', and '.join(taken)}",) if taken else ()
+
+
+def _pixels(preprocess: Preprocess) -> str:
+    return preprocess.describe().rpartition(", ")[0]
 
 
 def prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str | None) -> Setup:
@@ -68,7 +81,7 @@ def prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str | 
     pictures = [shape for shape in shapes if takes_pictures(shape)]
     for shape in (pictures or shapes[:1]) if given is not None else ():
         chosen.check(shape)
-    return Setup(without_values(model), graph, dtype, chosen if pictures else None)
+    return Setup(without_values(model), graph, dtype, chosen if pictures else None, given is None)
 
 
 def outputs_of(model: KerasModel, graph: Graph) -> list[dict[str, str]]:
