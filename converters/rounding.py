@@ -32,6 +32,7 @@ from edge.converters.samples import Example
 from edge.errors import InputError
 from edge.graph import Array, Graph, Node
 from edge.kernels.windows import Window
+from edge.widths import Bits
 
 MAX_TERMS = 4096  # of a sum; H takes the square of it
 MAX_ROWS = 128  # of a picture; neighbours say much the same
@@ -65,6 +66,17 @@ def rounded(graph: Graph, low: Graph, layers: Mapping[str, Levels], pictures: It
         assert before is not None  # both networks have the same tensors
         low = edit(low, replacing={node.output: (replace(before, constants={**before.constants, **found[node.output]}),)})
     return found
+
+
+def rounded_alone(graph: Graph, node: Node, widths: Mapping[Bits, Levels], pictures: Iterable[Example]) -> dict[Bits, dict[str, Array]]:
+    """`filter`, `scale` and `bias` of one layer by each of several levels, all others as they are; pictures are iterated once.
+
+    Nothing where the layer's sums have more than `MAX_TERMS` terms.
+    """
+    if not _fits(node):
+        return {}
+    moments = _moments(graph, graph, node, pictures)
+    return {bits: _rounded(node, moments, levels) for bits, levels in widths.items()}
 
 
 def _fits(node: Node) -> bool:

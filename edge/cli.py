@@ -40,6 +40,7 @@ class Entry:
 
 COMMANDS: Mapping[str, Entry] = {
     "convert": Entry("edge.cli_convert:convert", "Convert a Keras model into .edge and .tflite files."),
+    "sensitivity": Entry("edge.cli_sensitivity:sensitivity", "Measure how much each layer minds fewer bits."),
     "run": Entry("edge.cli_run:run", "Classify pictures with a converted model."),
     "inspect": Entry("edge.cli_inspect:inspect", "Show what a model file holds."),
     "verify": Entry("edge.cli_verify:verify", "Compare a converted file with its source, layer by layer."),
