@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from edge.console import Progress, bytes_text, out, out_facts, out_json, say, se
 from edge.recipes import PRECISIONS
 
 if TYPE_CHECKING:
-    from edge.train import Settings
+    from edge.train import Settings, Told
     from edge.train_loop import Epoch
 
 EPILOG = """
@@ -23,6 +24,7 @@ Examples:
   edge train lenet --precision xnor --data mnist.npz --seed 1
   edge train resnet-2 --precision xnor --resume    go on where it was cut off
   edge train lenet --data pictures/ --epochs 3     pictures/train/CLASS/*.png and pictures/test/CLASS/*.png
+  edge train cgan-digits --precision xnor          a generator and its discriminator in turns; digits as they are asked for
   edge train --list                                the recipes
 
 \b
@@ -45,20 +47,21 @@ def _list(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="By default the recipe's.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S", help="Of weights, order and augmentation.")
 @click.option("--width", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, metavar="W", help="Times channels.")
+@click.option("--discriminator-steps", type=click.IntRange(min=1), metavar="N", help="GANs: for a step of the generator.")
+@click.option("--classifier", type=PATH, metavar="FILE", help="GANs: the .edge file that judges what is made.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the folder.")
 @click.option("--tensorboard", is_flag=True, help="Write logs for TensorBoard into the folder.")
 @click.option("-o", "--output", type=PATH, metavar="FOLDER", help="By default runs/RECIPE-PRECISION.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="List the recipes and exit.")
 @json_option
-def train(recipe: str, output: str | None, resume: bool, tensorboard: bool, as_json: bool, **options: Any) -> None:
+def train(recipe: str, output: str | None, as_json: bool, **options: Any) -> None:
     """Train the network of RECIPE, convert it, and run the converted file on the whole test set.
 
     The folder gets checkpoint, curve, model.keras, the .edge files and result.json.
     """
-    from edge.train import Told, settings_for
-    from edge.train import train as train_network
+    from edge.train import Told
 
-    settings = settings_for(recipe, **options)
+    settings, train_network = _task(recipe, options)
     folder = Path(output) if output else Path("runs") / settings.name
     with Progress() as progress:
 
@@ -69,33 +72,76 @@ def train(recipe: str, output: str | None, resume: bool, tensorboard: bool, as_j
         def batch(epoch: int, done: int, total: int) -> None:
             progress.update(done, total, f"epoch {epoch + 1}")
 
-        result = train_network(settings, folder, resume=resume, told=Told(say, epoch, batch), tensorboard=tensorboard)
+        result = train_network(folder, Told(say, epoch, batch))
     if as_json:
         out_json(result)
     else:
         _print(result, folder)
 
 
+def _task(recipe: str, options: dict[str, Any]) -> tuple[Settings, Callable[[Path, Told], dict[str, Any]]]:
+    """The settings of the run, and what trains it in a folder. Options that are not for this recipe are wrong usage."""
+    from edge import train
+    from edge.recipes_gan import GANS
+
+    resume, board = options.pop("resume"), options.pop("tensorboard")
+    classifier, steps = options.pop("classifier"), options.pop("discriminator_steps")
+    if recipe in GANS:
+        from edge import train_gan
+
+        if board:
+            raise click.UsageError("--tensorboard is for networks that classify; the curve of this one is in curve.csv.")
+        made = train_gan.settings_for(recipe, discriminator_steps=steps, **options)
+        judge = Path(classifier) if classifier else None
+        return made, lambda folder, told: train_gan.train(made, folder, resume=resume, told=told, classifier=judge)
+    if classifier or steps:
+        raise click.UsageError(f"--classifier and --discriminator-steps are for networks that make pictures: {', '.join(GANS)}.")
+    settings = train.settings_for(recipe, **options)
+    return settings, lambda folder, told: train.train(settings, folder, resume=resume, told=told, tensorboard=board)
+
+
 def _line(run: Settings, row: Epoch) -> str:
+    stage = f" ({row.stage})" if row.stage else ""
+    found = _held_back(run.recipe, row.validation)
+    return f"{run.name} epoch {row.epoch}/{run.epochs}{stage}: loss {row.loss:.4f}, {found}, {seconds_text(row.seconds)}"
+
+
+def _held_back(name: str, validation: float) -> str:
     from edge.recipes import recipe
+    from edge.recipes_gan import GANS
     from edge.train_scores import ACCURACY, MINUTES_OFF
 
-    measure = MINUTES_OFF if recipe(run.recipe).data == "clocks" else ACCURACY
-    stage = f" ({row.stage})" if row.stage else ""
-    return (
-        f"{run.name} epoch {row.epoch}/{run.epochs}{stage}: loss {row.loss:.4f}, "
-        f"held back {measure.text(row.validation)}, {seconds_text(row.seconds)}"
-    )
+    if name in GANS:
+        return f"told apart {ACCURACY.text(validation)}"
+    measure = MINUTES_OFF if recipe(name).data == "clocks" else ACCURACY
+    return f"held back {measure.text(validation)}"
+
+
+def _tested(file: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was found of the test set."""
+    from edge.train_scores import ACCURACY, MINUTES_OFF
+
+    measure = ACCURACY if file["measure"] == ACCURACY.name else MINUTES_OFF
+    further = [(f"on {part}", measure.text(found["score"])) for part, found in file["further"].items()]
+    return [("test set", f"{measure.text(file['score'])} of {file['pictures']:,} pictures, by the engine"), *further]
+
+
+def _made(file: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
+    """What was found of the pictures that were made."""
+    found = [("made", f"{file['pictures']:,} pictures, by the engine; the first are in {folder / 'samples.png'}")]
+    if "judged" in file:
+        judged = file["judged"]
+        asked = f", {100 * judged['as_asked']:.2f} % as asked" if "as_asked" in judged else ""
+        found.append(("judged", f"{judged['modes']} of {judged['of']} classes covered{asked}, by {judged['classifier']}"))
+    if "levels_off" in file:
+        found.append(("colours", f"{file['levels_off']:.1f} of 255 levels off the real ones"))
+    return found
 
 
 def _print(result: dict[str, Any], folder: Path) -> None:
-    from edge.train_scores import ACCURACY, MINUTES_OFF
-
     for name, file in result["files"].items():
-        measure = ACCURACY if file["measure"] == ACCURACY.name else MINUTES_OFF
         out(styled(f"{folder / file['file']}", "bold"))
-        facts = [("precision", name), ("test set", f"{measure.text(file['score'])} of {file['pictures']:,} pictures, by the engine")]
-        facts += [(f"on {part}", measure.text(found["score"])) for part, found in file["further"].items()]
+        facts = [("precision", name), *(_tested(file) if "score" in file else _made(file, folder))]
         share = f"{100 * file['one_bit_share']:.1f} % of {file['weights']:,} weights"
         out_facts([*facts, ("1 bit", share), ("size", bytes_text(file["bytes"]))], indent="  ")
     out_facts([("training", f"{result['epochs']} epochs, {seconds_text(result['training_s'])}"), ("command", result["command"])])

@@ -42,9 +42,12 @@ _width = click.option("--width", type=click.FloatRange(min=0, min_open=True), de
 def list_networks(as_json: bool) -> None:
     """List the networks and the recipes that train them."""
     from edge.recipes import RECIPES
-    from edge.zoo import NETWORKS
+    from edge.recipes_gan import GANS
+    from edge.zoo import GENERATORS, NETWORKS
 
-    rows = [(name, _about(build), [r.name for r in RECIPES.values() if r.network == name]) for name, build in NETWORKS.items()]
+    recipes = [*((r.network, r.name) for r in RECIPES.values()), *((r.network, r.name) for r in GANS.values())]
+    networks = {**NETWORKS, **GENERATORS}
+    rows = [(name, _about(build), [recipe for network, recipe in recipes if network == name]) for name, build in networks.items()]
     if as_json:
         out_json([{"network": name, "about": about, "recipes": recipes} for name, about, recipes in rows])
     else:
@@ -75,7 +78,7 @@ def show(network: str, precision: str, width: float, as_json: bool) -> None:
         "network": network,
         "precision": precision,
         "width": width,
-        "input": list(model.input_shape[1:]),
+        "input": [list(each.shape[1:]) for each in model.inputs] if len(model.inputs) > 1 else list(model.input_shape[1:]),
         "parameters": model.count_params(),
         "one_bit_share": signs / kernels,
         "layers": layers,
@@ -88,7 +91,8 @@ def show(network: str, precision: str, width: float, as_json: bool) -> None:
     out()
     size = bytes_text(_FLOAT_BYTES * model.count_params())
     share = f"{100 * signs / kernels:.1f} % of the {kernels:,} in kernels"
-    out_facts([("input", shape_text(model.input_shape[1:])), ("weights", f"{model.count_params():,}, {size} as float32"), ("1 bit", share)])
+    inputs = " and ".join(f"{each.name} {shape_text(each.shape[1:])}" for each in model.inputs)
+    out_facts([("input", inputs), ("weights", f"{model.count_params():,}, {size} as float32"), ("1 bit", share)])
 
 
 def _row(layer: Any) -> dict[str, Any]:
@@ -133,6 +137,7 @@ def build(network: str, precision: str, width: float, output: str | None, seed: 
 def print_recipes() -> None:
     """The recipes of `edge train`, on stdout."""
     from edge.recipes import RECIPES
+    from edge.recipes_gan import GANS
 
     columns = [Column("recipe"), Column("network"), Column("data"), Column("epochs: float, 1-bit weights, all 1 bit", right=True)]
     rows = []
@@ -141,4 +146,5 @@ def print_recipes() -> None:
         plans = (each.schedules.floats, each.schedules.weights, each.schedules.signs)
         epochs = ", ".join(str(plan.epochs) for plan in plans)
         rows.append((each.name, each.network, data, epochs))
+    rows += [(each.name, each.network, each.data, ", ".join([str(each.epochs)] * 3)) for each in GANS.values()]
     out_table(columns, rows)

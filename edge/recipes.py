@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from edge.errors import InputError
+from edge.recipes_gan import GANS
 from edge.zoo_writer import QUANTIZED
 
 PRECISIONS = ("float", *QUANTIZED)
@@ -101,7 +102,7 @@ class Recipe:
 def recipe(name: str) -> Recipe:
     """The recipe of this name; raises `InputError` for another."""
     if name not in RECIPES:
-        raise InputError(f"there is no recipe {name!r}, expected one of {', '.join(RECIPES)}")
+        raise InputError(f"there is no recipe {name!r}, expected one of {', '.join((*RECIPES, *GANS))}")
     return RECIPES[name]
 
 

@@ -22,7 +22,7 @@ from edge.errors import InputError, MissingPackage
 from edge.files import write_atomically
 from edge.recipes import PRECISIONS, Recipe, recipe
 from edge.train_folder import RESULT, claim
-from edge.train_loop import Batch, Epoch, Training, run, save
+from edge.train_loop import Batch, Epoch, State, Training, run, save
 from edge.train_result import convert_and_test
 from edge.zoo import build
 from edge.zoo_writer import Model, keras_package
@@ -105,7 +105,7 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     state = run(training, folder, told=lambda row: told.epoch(settings, row), batch=told.batch, callbacks=board)
     save(network, folder / MODEL)
     found = convert_and_test(folder, settings.precision, data, len(training.train))
-    result = {**_facts(settings, made, data), **_training_facts(state.curve, state.best_epoch, state.best_validation), **found}
+    result = {**facts(settings, made.network, data, permuted=made.permuted), **training_facts(state), **found}
     write_atomically(folder / RESULT, [json.dumps(result, indent=2).encode()])
     return result
 
@@ -166,16 +166,17 @@ def _tensorboard(folder: Path) -> Any:
 # -- what is written down ------------------------------------------------------------------------------------------------------
 
 
-def _facts(settings: Settings, made: Recipe, data: Dataset) -> dict[str, Any]:
+def facts(settings: Settings, network: str, data: Dataset, *, permuted: bool = False) -> dict[str, Any]:
+    """What a run was, and where it ran."""
     from edge.bench_machine import processor_name, versions
 
     return {
         "run": settings.name,
         "recipe": settings.recipe,
-        "network": made.network,
-        "data": made.data,
+        "network": network,
+        "data": data.name,
         "data_sha256": data.digest(),
-        "permuted": made.permuted,
+        "permuted": permuted,
         "precision": settings.precision,
         "width": settings.width,
         "seed": settings.seed,
@@ -191,10 +192,11 @@ def _threads() -> int:
     return int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or len(os.sched_getaffinity(0))
 
 
-def _training_facts(curve: list[Epoch], best_epoch: int, best: float | None) -> dict[str, Any]:
+def training_facts(state: State) -> dict[str, Any]:
+    """What came of the epochs."""
     return {
-        "best_epoch": best_epoch,
-        "validation": best,
-        "training_s": round(sum(row.seconds for row in curve), 1),
-        "training_cpu_s": round(sum(row.cpu_seconds for row in curve), 1),
+        "best_epoch": state.best_epoch,
+        "validation": state.best_validation,
+        "training_s": round(sum(row.seconds for row in state.curve), 1),
+        "training_cpu_s": round(sum(row.cpu_seconds for row in state.curve), 1),
     }

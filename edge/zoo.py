@@ -5,8 +5,8 @@
     model = zoo.lenet("xnor")
     model = zoo.build("resnet(5)", "xnor-weights", width=1.5)
 
-Every network takes pictures of bytes 0..255, which its first layer brings to 0..1, and gives one probability per class. `precision` says
-how it is computed:
+Every network takes pictures of bytes 0..255, which its first layer brings to 0..1, and gives one probability per class; generators (of
+`edge.zoo_generative`) take noise and give pictures. `precision` says how it is computed:
 
 | precision      | weights                                       | activations between layers                | scale                  |
 |----------------|-----------------------------------------------|-------------------------------------------|------------------------|
@@ -31,6 +31,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from edge.errors import InputError
+from edge.zoo_generative import (
+    cgan_digits,
+    cgan_digits_discriminator,
+    dcgan_color,
+    dcgan_color_discriminator,
+    dcgan_faces,
+    dcgan_faces_discriminator,
+    gan_digits,
+    gan_digits_discriminator,
+)
 from edge.zoo_plain import (
     alexnet,
     clock,
@@ -70,14 +80,32 @@ NETWORKS: Mapping[str, Callable[..., Model]] = {
 }
 """`resnet(n)-shortcuts` has an identity around every convolution, where `resnet(n)`, as it was described, has one around every two."""
 
+GENERATORS: Mapping[str, Callable[..., Model]] = {
+    "gan-digits": gan_digits,
+    "cgan-digits": cgan_digits,
+    "dcgan-faces": dcgan_faces,
+    "dcgan-color": dcgan_color,
+}
+"""Networks that make pictures: of noise, of noise and a class, of a grey picture."""
+
+DISCRIMINATORS: Mapping[str, Callable[..., Model]] = {
+    "gan-digits": gan_digits_discriminator,
+    "cgan-digits": cgan_digits_discriminator,
+    "dcgan-faces": dcgan_faces_discriminator,
+    "dcgan-color": dcgan_color_discriminator,
+}
+"""By generator, the network that it is trained against."""
+
 __all__ = [
-    "NETWORKS", "PRECISIONS", "QUANTIZED", "SIGNS", "alexnet", "build", "clock", "cnn_base", "cnn_cifar10", "cnn_digits", "cnn_fashion",
-    "cnn_mnist", "digits8", "lenet", "mlp_base", "mlp_digits", "mlp_fashion", "resnet", "resnet_cifar100",
+    "DISCRIMINATORS", "GENERATORS", "NETWORKS", "PRECISIONS", "QUANTIZED", "SIGNS", "alexnet", "build", "cgan_digits", "clock", "cnn_base",
+    "cnn_cifar10", "cnn_digits", "cnn_fashion", "cnn_mnist", "dcgan_color", "dcgan_faces", "digits8", "gan_digits", "lenet", "mlp_base",
+    "mlp_digits", "mlp_fashion", "resnet", "resnet_cifar100",
 ]  # fmt: skip
 
 
 def build(name: str, precision: str = "float", *, width: float = 1.0) -> Model:
     """The network of this name, untrained. Raises `InputError` for an unknown name or precision, `MissingPackage` without Keras."""
-    if name not in NETWORKS:
-        raise InputError(f"there is no network {name!r}, expected one of {', '.join(NETWORKS)}")
-    return NETWORKS[name](precision, width=width)
+    networks = {**NETWORKS, **GENERATORS}
+    if name not in networks:
+        raise InputError(f"there is no network {name!r}, expected one of {', '.join(networks)}")
+    return networks[name](precision, width=width)

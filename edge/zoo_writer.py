@@ -31,7 +31,9 @@ QUANTIZED: Mapping[str, Mapping[str, Any]] = {**SIGNS, **{f"dorefa-{bits}": _lev
 """The same of those with a few bits."""
 
 PRECISIONS = ("float", "folded", *QUANTIZED)
-_ABOUT_INPUTS = ("input_quantizer", "magnitude_map")
+_WITHOUT_K = ("magnitude_map",)
+_ABOUT_INPUTS = ("input_quantizer", *_WITHOUT_K)
+_NAMES = {"Conv2D": "conv", "Conv2DTranspose": "transposed", "Dense": "dense"}  # of layers
 PIXEL_STEP = 1 / 255
 
 Model = Any
@@ -45,15 +47,26 @@ class Writer:
     Names count up, one number for each layer with weights: conv1, norm1, conv2, ...
     """
 
-    def __init__(self, name: str, shape: tuple[int, int, int], precision: str, width: float) -> None:
+    def __init__(
+        self, name: str, shape: tuple[int, ...], precision: str, width: float, *,
+        source: str = "picture", scale: float | None = PIXEL_STEP, offset: float = 0.0,
+    ) -> None:  # fmt: skip
+        """source: what its first input is called, whose values are multiplied by `scale`; None takes them as they are."""
         if precision not in PRECISIONS:
             raise InputError(f"the precision of a network should be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if not width > 0:
             raise InputError(f"the width of a network should be above 0, got {width!r}; 1 is the network as it was described")
         self.layers = keras_package().layers
         self.name, self.precision, self.width, self.count = name, precision, width, 0
-        self.picture = self.layers.Input(shape, name="picture")
-        self.at = self.layers.Rescaling(PIXEL_STEP, name="rescale")(self.picture)
+        self.inputs: list[Tensor] = []
+        self.at = self.input(shape, source)
+        if scale is not None:
+            self.at = self.layers.Rescaling(scale, offset, name="rescale")(self.at)
+
+    def input(self, shape: tuple[int, ...], name: str, **kwargs: Any) -> Tensor:
+        """A further input."""
+        self.inputs.append(self.layers.Input(shape, name=name, **kwargs))
+        return self.inputs[-1]
 
     @property
     def quantizes_inputs(self) -> bool:
@@ -71,20 +84,21 @@ class Writer:
     # -- layers with weights ---------------------------------------------------------------------------------------------------
 
     def weights(self, kind: str, size: int, *args: Any, first: bool = False, bias: bool = True, **kwargs: Any) -> Writer:
-        """A `Conv2D` or `Dense` of `size` channels alone: of signs unless it is the `first`, where the precision says so."""
+        """A `Conv2D`, `Conv2DTranspose` or `Dense` alone, of `size` channels: of signs where the precision says so, but the `first`."""
         self.count += 1
-        name = f"{'conv' if kind == 'Conv2D' else 'dense'}{self.count}"
+        name = f"{_NAMES[kind]}{self.count}"
         if first or not self.has_norms:
             make = partial(getattr(self.layers, kind), use_bias=bias and not self.has_norms)
         else:
-            make = partial(_quantized(kind), **self._quantizers(), use_bias=False)
+            make = partial(_quantized(kind), **self._quantizers(kind), use_bias=False)
         self.at = make(size, *args, name=name, **kwargs)(self.at)
         return self
 
-    def _quantizers(self) -> dict[str, Any]:
+    def _quantizers(self, kind: str) -> dict[str, Any]:
         """Of a layer with signs; pixels have none, so a dense layer that reads the picture takes them as they are."""
+        left_out = _ABOUT_INPUTS if self.count == 1 else _WITHOUT_K if kind == "Conv2DTranspose" else ()
         signs = {"kernel_constraint": "weight_clip", **QUANTIZED[self.precision]}
-        return signs if self.count > 1 else {name: value for name, value in signs.items() if name not in _ABOUT_INPUTS}
+        return {name: value for name, value in signs.items() if name not in left_out}
 
     def conv(self, filters: int, size: int, *, pool: tuple[int, int] | None = None, activation: str = "relu", **kwargs: Any) -> Writer:
         """A convolution, what makes it non-linear, and a max-pool (window, stride)."""
@@ -148,7 +162,8 @@ class Writer:
         return self
 
     def model(self, *outputs: Tensor) -> Model:
-        return keras_package().Model(self.picture, outputs if len(outputs) > 1 else outputs[0], name=self.name)
+        inputs = self.inputs if len(self.inputs) > 1 else self.inputs[0]
+        return keras_package().Model(inputs, outputs if len(outputs) > 1 else outputs[0], name=self.name)
 
 
 def keras_package() -> Any:
@@ -180,5 +195,4 @@ def _unheard() -> Iterator[None]:
 def _quantized(kind: str) -> Any:
     from edge import training
 
-    layers: Mapping[str, Any] = {"Conv2D": training.QuantConv2D, "Dense": training.QuantDense}
-    return layers[kind]
+    return getattr(training, f"Quant{kind}")

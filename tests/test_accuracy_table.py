@@ -82,6 +82,12 @@ def test_a_new_run_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
     assert [each["files"][each["precision"]]["score"] for each in rows] == [0.995, 0.9]
 
 
+def test_runs_that_make_pictures_are_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "gan-digits-float").mkdir()
+    (tmp_path / "gan-digits-float" / "result.json").write_text(json.dumps({"recipe": "gan-digits", "run": "gan-digits-float"}))
+    assert collect(tmp_path, []) == []
+
+
 def test_every_recipe_is_trained_at_every_precision_and_named_well() -> None:
     jobs = train_results.jobs(TABLE, train_results.PRECISIONS)
     runs = [(job.recipe, precision) for job in jobs for precision in job.precisions]
