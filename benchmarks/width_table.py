@@ -23,6 +23,10 @@ ONE_BIT = ("xnor", "xnor-k")
 LARGEST_SHARE = 0.25  # of the float file
 TRAINING_PICTURES = {"mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000, "clocks": 14_400}
 PANELS_A_ROW = 4
+_STYLE: Any = {
+    "svg.hashsalt": "edge", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 8, "axes.spines.top": False,
+    "axes.spines.right": False,
+}  # fmt: skip
 
 
 def described(recipe: Recipe) -> float | None:
@@ -162,7 +166,7 @@ def plot(rows: Rows, path: Path = PICTURE) -> bool:
 
     columns = min(len(measured), PANELS_A_ROW)
     lines = -(-len(measured) // columns)
-    with matplotlib.rc_context({"svg.hashsalt": "edge", "font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
+    with matplotlib.rc_context(_STYLE):
         figure, grid = plt.subplots(lines, columns, figsize=(2.6 * columns, 2.1 * lines), layout="constrained", squeeze=False)
         for axes, each in zip(grid.flat, measured, strict=False):
             _panel(axes, each)
