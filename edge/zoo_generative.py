@@ -104,9 +104,11 @@ def dcgan_color_discriminator(precision: str = "float", *, width: float = 1.0) -
 
 
 def _class_vector(net: Writer, size: int) -> Tensor:
-    """A further input, the class, and the numbers that stand for it."""
+    """A further input, the class, and the numbers that stand for it, at first as large as noise, or the class is drowned in it."""
     label = net.input((1,), "label", dtype="int32")
-    return net.layers.Flatten(name="label_flat")(net.layers.Embedding(CLASSES, size, name="label_vector")(label))
+    numbers = keras_package().initializers.RandomNormal(stddev=1.0)
+    vector = net.layers.Embedding(CLASSES, size, embeddings_initializer=numbers, name="label_vector")(label)
+    return net.layers.Flatten(name="label_flat")(vector)
 
 
 def _seed(net: Writer, size: int, channels: int) -> None:
