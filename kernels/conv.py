@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.kernels.arguments import OVERREAD, epilogue, fused, residual
-from edge.kernels.int8_forms import added, complements, gathers
+from edge.kernels.int8_forms import DOTS, added, complements, gathers, way
 from edge.kernels.isa import Machine
 from edge.kernels.registry import Code, Kernel, KernelFunction, Lowered, Lowering, Place
 from edge.kernels.shapes import ConvVariant, Residual, tile_pixels
@@ -242,11 +242,26 @@ def _accepts(low: Lowering) -> bool:
 
 def spread_bytes(low: Lowering, layout: FilterLayout, kind: str) -> int:
     """Bytes of a block of filters to be spread before its tiles run; 0 where tiles spread them in registers, position by position."""
-    if kind not in SPREAD or (kind.endswith("bits") and gathers(kind, low.machine)):  # which have a faster way for signs
+    if kind not in SPREAD or _spreads_in_registers(low, layout, kind):
         return 0
     nbytes = 4 * min(BLOCK, lanes(layout.channels_out)[0]) * (layout.segments * layout.positions + layout.share - 1)
     pixels = low.output.height * low.output.width
     return nbytes if pixels >= _SPREAD_PIXELS and nbytes <= _SPREAD_BYTES else 0
+
+
+def _spreads_in_registers(low: Lowering, layout: FilterLayout, kind: str) -> bool:
+    """Whether tiles may spread filters for nothing: signs where they have a faster way, 4 and 2 bits beside products, in units that idle.
+
+    That needs registers: not where smaller tiles cover a row worse than those of int8, nor where blocks are narrow.
+    """
+    machine, width = low.machine, low.output.width
+    if kind.endswith("bits"):
+        return gathers(kind, machine)
+    if kind[2:] not in ("i4", "i2") or way(kind, machine) != DOTS or machine.isa.vector_bytes < 64:
+        return False
+    pixels = (tile_pixels(each, machine, BLOCK, width) for each in (kind, SPREAD[kind]))
+    own, whole = (-(-width // each) * each for each in pixels)
+    return layout.channels_out % BLOCK == 0 and own <= whole
 
 
 def _variant(low: Lowering, machine: Machine, kind: str, masked: bool, stored: str) -> ConvVariant:

@@ -54,6 +54,8 @@ def complements(kind: str, machine: Machine) -> bool:
 
 def int8_registers(kind: str, machine: Machine, vectors: int) -> tuple[int, int]:
     """(registers of a vector of accumulators, registers a tile of so many vectors of lanes needs beside its accumulators)."""
+    if kind.endswith(("i4", "i2")) and way(kind, machine) == DOTS:
+        return 1, 2 * vectors + 3  # filters of two positions, a pixel and the constants that spread them
     return {
         HALVES: (1, 2 * vectors + 3),  # filters and a pixel, both in two halves, and a product
         PAIRS: (1, vectors + 4),  # a pixel, a product and two constants that spread signs

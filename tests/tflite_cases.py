@@ -88,7 +88,8 @@ class Net:
             thresholds = self.rng.normal(size=channels) * spread
             thresholds[:2] = 2e9, -2e9  # constants: what is out of reach
             return {"threshold": thresholds.astype(np.int64).astype(np.int32)}
-        found = {} if np.issubdtype(filters.dtype, np.floating) else {"scale": (self.rng.uniform(0.5, 1.5, channels) / spread).astype(np.float32)}
+        floats = np.issubdtype(filters.dtype, np.floating)
+        found = {} if floats else {"scale": (self.rng.uniform(0.5, 1.5, channels) / spread).astype(np.float32)}
         return {**found, "bias": self.rng.normal(size=channels).astype(np.float32)} if bias else found
 
     def conv(self, channels: int, taps: tuple[int, int], to: TensorType | Encoding, stored: Encoding, **given: object) -> Net:
