@@ -19,7 +19,7 @@ from edge.recipes_gan import GANS, GanRecipe
 from edge.train import LEAST_PICTURES, MODEL, Settings, Told, facts, training_facts
 from edge.train_folder import RESULT, claim
 from edge.train_gan_loop import Pair, run
-from edge.train_gan_result import convert_and_make
+from edge.train_gan_result import Judge, convert_and_make
 from edge.train_loop import save
 from edge.zoo import DISCRIMINATORS, build
 from edge.zoo_generative import CLASSES
@@ -74,15 +74,17 @@ def train(
         told.say(f"{folder} is done already")
         return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
     pair, data = _pair(settings, made, told)
+    path = classifier or _judge_beside(made, folder, told)
+    judge = Judge(path, tuple(pair.generator.output_shape[1:])) if path else None
     state = run(pair, folder, settings.epochs, told=lambda row: told.epoch(settings, row), batch=told.batch)
     save(pair.generator, folder / MODEL)
-    found = convert_and_make(folder, settings.precision, data.test, classifier or _judge(made, folder, told))
+    found = convert_and_make(folder, settings.precision, data.test, judge)
     result = {**facts(settings, made.network, data), "discriminator_steps": settings.discriminator_steps, **training_facts(state), **found}
     write_atomically(folder / RESULT, [json.dumps(result, indent=2).encode()])
     return result
 
 
-def _judge(made: GanRecipe, folder: Path, told: Told) -> Path | None:
+def _judge_beside(made: GanRecipe, folder: Path, told: Told) -> Path | None:
     """The converted float net of the recipe's judge, in the folder beside this one."""
     if made.judge is None:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,26 @@ _CHUNK = 500
 _SEED = 0  # of the noise that pictures are judged by
 
 
-def convert_and_make(folder: Path, precision: str, test: Part, classifier: Path | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Judge:
+    """A classifier that learnt from real pictures; raises `InputError` where it takes others than `shape`."""
+
+    path: Path
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        takes = [each.shape for each in self.engine.inputs]
+        if takes != [self.shape]:
+            raise InputError(f"the classifier {self.path} takes {takes}, but pictures to be judged are {self.shape}; give another")
+
+    @cached_property
+    def engine(self) -> Any:
+        import edge
+
+        return edge.load(self.path)
+
+
+def convert_and_make(folder: Path, precision: str, test: Part, judge: Judge | None) -> dict[str, Any]:
     """Of `model.keras` in `folder`: the file, what is known of the pictures that it makes for `test`, and a sheet of them."""
     import edge
 
@@ -33,8 +54,8 @@ def convert_and_make(folder: Path, precision: str, test: Part, classifier: Path 
     size = (folder / "model.edge").stat().st_size
     file: dict[str, Any] = {"file": "model.edge", "bytes": size, "pictures": len(made), **weights_of(engine.program)}
     names = [each.name for each in engine.inputs]
-    if classifier is not None:
-        file["judged"] = judged(edge.load(classifier), made, asked.y if "label" in names else None) | {"classifier": classifier.parent.name}
+    if judge is not None:
+        file["judged"] = judged(judge.engine, made, asked.y if "label" in names else None) | {"classifier": judge.path.parent.name}
     if "grey" in names:
         file["levels_off"] = float(np.abs(made.astype(np.float32) - asked.x).mean())
     return {"files": {precision: file}}
@@ -56,9 +77,6 @@ def judged(classifier: Any, made: NDArray[np.uint8], labels: NDArray[np.int64] |
 
     A class is covered where it gets `LEAST_SHARE` of its even share of the pictures or more.
     """
-    shape = classifier.inputs[0].shape
-    if len(classifier.inputs) != 1 or shape != made.shape[1:]:
-        raise InputError(f"the classifier takes {shape}, but the pictures that it should judge are {made.shape[1:]}; give another")
     pixels = made if classifier.inputs[0].dtype == "uint8" else made / np.float32(255)
     answers = [classifier.run(pixels[start : start + _CHUNK]) for start in range(0, len(made), _CHUNK)]
     classes = np.concatenate(answers).argmax(-1)

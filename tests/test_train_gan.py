@@ -33,6 +33,9 @@ SHAPES = {"gan-digits": (28, 28, 1), "cgan-digits": (28, 28, 1), "dcgan-faces": 
 INPUTS = {"gan-digits": ["noise"], "cgan-digits": ["noise", "label"], "dcgan-faces": ["noise"], "dcgan-color": ["grey"]}
 
 
+DIGITS = Path(edge.__file__).parent / "data" / "digits.edge"
+
+
 class Killed(Exception):
     """Stands for whatever ends a process."""
 
@@ -288,8 +291,23 @@ def test_a_judge_tells_modes_and_what_was_asked(dtype: str) -> None:
     of_three = pictures.x[pictures.y < 3]
     assert judged(brightness(dtype), of_three) == {"modes": 3, "of": 10}
     assert judged(brightness(dtype), pictures.x, np.zeros(1200, int))["as_asked"] == 0.1
-    with pytest.raises(InputError, match=r"the classifier takes \(28, 28, 1\), but .* are \(32, 32, 3\)"):
-        judged(brightness(dtype), part((32, 32, 3), 2).x)
+
+
+def test_a_judge_of_other_pictures_is_refused_before_the_training(tmp_path: Path) -> None:
+    settings = settings_for("dcgan-color", width=1 / 8, epochs=1, data=data_file(tmp_path, (32, 32, 3)))
+    other = r"digits\.edge takes \[\(.*\)\], but pictures to be judged are \(32, 32, 3\); give another"
+    for classifier, said in ((DIGITS, other), (tmp_path / "none", "none")):
+        with pytest.raises(InputError, match=said):
+            train(settings, tmp_path / "run", classifier=classifier, resume=True)
+    assert not (tmp_path / "run" / "curve.csv").exists()
+
+
+def test_generators_are_listed_and_shown() -> None:
+    listed = CliRunner().invoke(cli, ["zoo", "list"])
+    assert listed.exit_code == 0 and all(name in listed.output for name in zoo.GENERATORS)
+    shown = CliRunner().invoke(cli, ["zoo", "show", "cgan-digits", "--precision", "xnor", "--width", "0.25"])
+    assert shown.exit_code == 0 and "noise 100 and label 1" in " ".join(shown.output.split())
+    assert "gan-digits" in CliRunner().invoke(cli, ["train", "--list"]).output
 
 
 def test_a_class_counts_from_a_tenth_of_its_share() -> None:
