@@ -37,7 +37,7 @@ from edge.errors import InputError
 from edge.graph import Array, Graph, Node
 from edge.layout import reads_packed_groups
 from edge.tensors import Encoding, TensorType
-from edge.widths import TERNARY, WIDTHS, Bits
+from edge.widths import MIN_MAX, RANGES, TERNARY, WIDTHS, Bits
 
 BITS, F32 = Encoding.BITS, Encoding.FLOAT32
 _INT8_BITS = 8
@@ -50,7 +50,7 @@ class Request:
     """What was asked: bits of weights and of activations, and the statistics of the tensors of `measured` (empty: not calibrated).
 
     `layers` are patterns of layer names with bits of their own, of which the last that matches counts; `rounded` the filters on levels, by
-    the tensor that their layer gives, where pictures have decided on them.
+    the tensor that their layer gives, where pictures have decided on them; `ranges` says how ranges of int8 are found.
     """
 
     bits: Bits
@@ -58,11 +58,14 @@ class Request:
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
     layers: tuple[tuple[str, Bits], ...] = ()
     rounded: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    ranges: str = MIN_MAX
 
     def __post_init__(self) -> None:
         for bits in (self.bits, *(bits for _, bits in self.layers)):
             if bits not in WIDTHS:
                 raise InputError(f"bits should be one of {', '.join(map(str, WIDTHS))}, got {bits!r}")
+        if self.ranges not in RANGES:
+            raise InputError(f"ranges should be found by one of {', '.join(RANGES)}, got {self.ranges!r}")
         allowed = ACTIVATIONS.get(self.bits, (8, 32))
         if self.activation_bits not in allowed:
             known = " or ".join(map(str, allowed))
@@ -75,14 +78,14 @@ class Request:
 
 
 def requested(
-    bits: Bits, activation_bits: int | None, *, calibrated: bool, layers: Mapping[str, Bits] | None = None
+    bits: Bits, activation_bits: int | None, *, calibrated: bool, layers: Mapping[str, Bits] | None = None, ranges: str = MIN_MAX
 ) -> Request:
     """The request for these bits; without `activation_bits`, 8 of them where pictures to calibrate on come with weights of 8 bits or less.
 
     `layers` gives the layers whose names match a pattern (`conv?`, `block*`) bits of their own.
     """
     default = 8 if calibrated and bits not in (16, 32) else 32
-    request = Request(bits, default if activation_bits is None else activation_bits, layers=tuple((layers or {}).items()))
+    request = Request(bits, default if activation_bits is None else activation_bits, layers=tuple((layers or {}).items()), ranges=ranges)
     if request.activation_bits == 8 and not calibrated:
         raise InputError("activation bits 8 need pictures to measure ranges on, got none; give --calibrate a file or folder with pictures")
     return request

@@ -21,6 +21,7 @@ from edge.converters.keras_file import read_keras
 from edge.converters.outputs import FORMATS, RECIPE, check_replaceable, targets, write_all
 from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
+from edge.converters.ranges import refined
 from edge.converters.recipe_file import Calibration, Recipe, content_sha256, to_toml
 from edge.converters.report import Agreement, FileRow, Report, advice, layer_rows
 from edge.converters.rewriting import stored
@@ -40,7 +41,7 @@ from edge.preprocess import Preprocess
 from edge.program import Program
 from edge.tensors import Encoding
 from edge.verifier import verify
-from edge.widths import Bits
+from edge.widths import MIN_MAX, Bits
 
 Progress = Callable[[str, int, int], None]
 """Told of each step: its name, how much of it is done, and how much there is."""
@@ -68,6 +69,7 @@ def convert(
     preprocess: Preprocess | str | None = None,
     labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | None = None,
     calibration_pictures: int | None = None,
+    ranges: str = MIN_MAX,
     save_recipe: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -91,6 +93,7 @@ def convert(
     labels            names of the classes (numbers count as names), or a file with them; by default those of a `labels.txt` beside the
                       source, where it has one for each class (as Teachable Machine exports models)
     calibration_pictures   of those of `calibrate` at most so many, spread over all
+    ranges            how ranges of 8-bit activations are found on them: "min-max", "percentile" or "mse" (`edge.converters.ranges`)
     save_recipe       where to write all these choices as TOML (`edge.converters.recipe_file`); pictures to calibrate on must then be a path
     force             replace files that edge did not write
     progress          called with (step, done, total)
@@ -98,7 +101,7 @@ def convert(
     Nothing is written unless everything succeeds; where a package for TFLite is missing, the `.edge` is written and the report's messages
     say what to install. Raises `EdgeError` (`ModelError`, `InputError`, `MissingPackage`).
     """
-    request = requested(bits, activation_bits, calibrated=calibrate is not None, layers=layers)
+    request = requested(bits, activation_bits, calibrated=calibrate is not None, layers=layers, ranges=ranges)
     require_path(source, "model")
     paths = targets(Path(source), destination, (formats,) if isinstance(formats, str) else formats)
     recipe_file = _recipe_file(save_recipe, source, calibrate)
@@ -124,7 +127,7 @@ def convert(
     report, signs = _report(setup, request, graph, program, agreement), _signs(graph)
     files = _contents(possible, plain, program)
     if recipe_file:
-        known = _calibration(calibrate, calibration_pictures)
+        known = _calibration(calibrate, calibration_pictures, request.ranges)
         chosen = _recipe(setup, request, shape=input_shape, formats=tuple(paths), labels=names or found, calibration=known)
         files = itertools.chain(files, [(recipe_file[RECIPE], [to_toml(chosen).encode()])])
     del graph, plain, program  # they go with the last file that needs them
@@ -150,10 +153,10 @@ def _recipe_file(path: object, source: str | os.PathLike[str], calibrate: Source
     return {RECIPE: file}
 
 
-def _calibration(calibrate: Source | None, pictures: int | None) -> Calibration | None:
+def _calibration(calibrate: Source | None, pictures: int | None, ranges: str) -> Calibration | None:
     if not isinstance(calibrate, (str, os.PathLike)):
         return None
-    return Calibration(Path(calibrate).as_posix(), content_sha256(calibrate), pictures)
+    return Calibration(Path(calibrate).as_posix(), content_sha256(calibrate), pictures, ranges)
 
 
 def _recipe(
@@ -194,8 +197,7 @@ def _lowered(graph: Graph, request: Request, calibration: Samples | None, tell: 
             chosen = [array for array, _ in calibration.first(MAX_ROUNDING)] if request.has_levels else []
             request = with_rounded(simple, request, chosen, lambda done, total: tell("rounding", done, total))
         if calibration is not None and request.activation_bits != 32:
-            deviations = request.activation_bits == 1
-            request = replace(request, statistics=_statistics(measured(simple, request), calibration, tell, deviations=deviations))
+            request = replace(request, statistics=_statistics(measured(simple, request), request, calibration, tell))
         tell("choosing bits", 0, 1)
         return choose_bits(simple, request)
 
@@ -213,11 +215,14 @@ class _Told:
             self._tell(self._done)
 
 
-def _statistics(graph: Graph, calibration: Samples, tell: Progress, *, deviations: bool) -> dict[str, Statistics]:
+def _statistics(graph: Graph, request: Request, calibration: Samples, tell: Progress) -> dict[str, Statistics]:
     chosen = calibration.first(MAX_CALIBRATION)
-    total = len(chosen) * (2 if deviations else 1)
+    deviations, again = request.activation_bits == 1, request.activation_bits == 8 and request.ranges != MIN_MAX
+    total = len(chosen) * (2 if deviations or again else 1)
     tell("calibrating", 0, total)
-    return measure(graph, _Told(chosen, lambda done: tell("calibrating", done, total)), deviations=deviations)
+    told = _Told(chosen, lambda done: tell("calibrating", done, total))
+    found = measure(graph, told, deviations=deviations)
+    return refined(graph, told, found, request.ranges) if again else found
 
 
 # -- what is stored ------------------------------------------------------------------------------------------------------------

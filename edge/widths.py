@@ -1,4 +1,4 @@
-"""The widths of weights that a conversion offers: one table for its commands and for `edge.converters.bits`, where the meaning is."""
+"""What a conversion offers, widths and ways to find ranges: one table for its commands and for `edge.converters`, where the meaning is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ TERNARY = "ternary"
 
 WIDTHS: tuple[Bits, ...] = (1, 2, TERNARY, 4, 8, 16, 32)
 CHOICES = tuple(map(str, WIDTHS))  # on the command line
+MIN_MAX, PERCENTILE, MSE = RANGES = ("min-max", "percentile", "mse")  # `edge.converters.ranges`
 
 
 def width(text: str) -> Bits:
