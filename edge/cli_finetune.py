@@ -99,7 +99,7 @@ def _print(result: dict[str, Any], output: Path) -> None:
     right = "right" if result["labels"] else "as the float model"
     parts = {f"{right}, of {result['pictures']['held_back']:,} held back": result["held_back"]}
     if "test" in result:
-        parts[f"right, of {result['test']['pictures']:,} for tests"] = result["test"]
+        parts[f"right, of {result['pictures']['test']:,} for tests"] = result["test"]
     columns = [Column(""), *(Column(name, right=True) for name in parts)]
     out_table(columns, [[text, *(f"{100 * scores[name]:.2f} %" for scores in parts.values())] for name, text in _ROWS.items()])
     out()

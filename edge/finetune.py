@@ -11,26 +11,28 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import edge
 from edge.batches import takes_pictures
 from edge.converters.layer_bits import nothing_matches
+from edge.converters.outputs import check_replaceable
 from edge.datasets import Part
 from edge.errors import InputError, ModelError
 from edge.files import write_atomically
-from edge.finetune_data import TEST_ARRAYS, Parts, Pictures, parted, read_pictures
-from edge.finetune_network import low_bit, prepared, start
+from edge.finetune_data import TEST_ARRAYS, Parts, parted, read_pictures
+from edge.finetune_network import estimate_norms, low_bit, prepared, start
 from edge.preprocess import Preprocess, default_for
 from edge.recipes import Augment, Recipe, Schedule, Schedules
-from edge.train_folder import RESULT, claim
-from edge.train_loop import Batch, Epoch, Training, run, save
-from edge.train_scores import accuracy
+from edge.train_folder import RESULT, SETTINGS, claim
+from edge.train_loop import Batch, Epoch, State, Training, run, save
 from edge.widths import TERNARY, WIDTHS, Bits
 from edge.zoo_writer import Model, keras_package
 
@@ -38,11 +40,14 @@ if TYPE_CHECKING:
     from edge.training import Algorithm
 
 ACTIVATION_BITS = (1, 8, 32)
+_Path = str | os.PathLike[str]
+FOLDER = ".finetune"
 _TEACHER = 0.7  # share of the loss that compares with the float model, where there are labels
 _FEW = (1, 2, TERNARY, 4)
 _RATES = {1: 1e-3, 2: 1e-3, TERNARY: 1e-3, 4: 5e-4}
 _RATE_OF_SIGNS = 2e-3
 _CHUNK = 500
+_SETTLING_PICTURES = 2_048  # that batch norms are measured on behind each epoch: averages of the training lag behind signs that flip
 _CALIBRATION_PICTURES = 500
 _UNMINDED, _TRIED, _SHIFT = 0.9, 500, 0.1  # share of answers that a change of pictures leaves as they are, pictures tried, part of the size
 
@@ -100,12 +105,12 @@ class Told:
 
 
 def finetune(
-    source: str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    source: _Path,
+    data: _Path,
     output: Path,
     settings: Settings,
     *,
-    test: str | os.PathLike[str] | None = None,
+    test: _Path | None = None,
     preprocess: Preprocess | None = None,
     resume: bool = False,
     told: Told | None = None,
@@ -120,45 +125,36 @@ def finetune(
     Raises `EdgeError` for sources whose layers cannot be swapped, data that do not fit, and where the folder holds another run.
     """
     told = told or Told()
-    if output.suffix != ".keras":
-        raise InputError(f"the fine-tuned model is written as a .keras file, got {output}; give -o a name that ends so")
-    float_net, digest, default = _read(source)
-    preprocess = preprocess or default
-    algorithms, stored = _algorithms(float_net, settings)
-    pictures = read_pictures(data, float_net, preprocess)
-    y = pictures.y if pictures.y is not None else _answers(float_net, pictures.x)
-    told.say(f"{len(pictures.x):,} pictures, {'with labels' if pictures.y is not None else 'without labels: the float model gives them'}")
-    parts = parted(pictures, y, seed=settings.seed)
-    folder = output.with_suffix(".finetune")
-    claim(folder, {**_plain(settings), "source_sha256": digest}, resume=resume)
+    folder = output.with_suffix(FOLDER)
+    _check_output(source, output, folder)
+    given = _read(source)
+    preprocess = preprocess or given.preprocess
+    algorithms, left_out = _algorithms(given.network, settings)
+    pictures = _pictures(given.network, data, test, preprocess, settings, told)
+    claim(folder, {**_plain(settings), "source_sha256": given.sha256}, resume=resume)
     keras_package().utils.set_random_seed(settings.seed)
-    network = low_bit(float_net, algorithms, shortcuts=settings.shortcuts)
-    start(network, float_net, parts.learn.x)
-    scores = {"float": _score(float_net, parts.held_back), "untrained": _score(network, parts.held_back)}
-    told.say(f"held back: float {_percent(scores['float'])}, at few bits {_percent(scores['untrained'])} before training")
-    tests = read_pictures(test, float_net, preprocess, TEST_ARRAYS) if test is not None else None
-    tested = _tested_before(tests, float_net, network)
-    training = _training(network, float_net, parts, settings, labelled=pictures.y is not None)
-    state = run(training, folder, told=told.epoch, batch=told.batch)
+    network = low_bit(given.network, algorithms, shortcuts=settings.shortcuts)
+    start(network, given.network, pictures.parts.learn.x)
+    initial = network.get_weights()
+    state = run(_training(network, given.network, pictures, settings), folder, told=told.epoch, batch=told.batch)
     save(network, output)
-    result = {
-        "files": [output.name, output.with_suffix(".edge").name],
-        "labels": pictures.y is not None,
-        "pictures": {name: len(part) for name, part in vars(parts).items()},
-        "epochs": len(state.curve),
-        "best_epoch": state.best_epoch,
-        "validation": state.best_validation,
-        "held_back": scores,
-        "training_s": round(sum(row.seconds for row in state.curve), 1),
-        "training_cpu_s": round(sum(row.cpu_seconds for row in state.curve), 1),
-    }
-    engine = _converted(output, settings, stored, parts.learn.x, preprocess)
-    scores |= {"trained": _score(network, parts.held_back), "converted": _run(engine, parts.held_back)}
-    if tests is not None and tests.y is not None:
-        part = Part(tests.x, tests.y)  # type: ignore[arg-type]
-        result["test"] = {**tested, "trained": _score(network, part), "converted": _run(engine, part), "pictures": len(part)}
+    _convert(output, settings, left_out, pictures.parts.learn.x, preprocess)
+    rows = {"converted": _scores(edge.load(output.with_suffix(".edge")), pictures), "trained": _scores(network, pictures)}
+    network.set_weights(initial)
+    rows |= {"untrained": _scores(network, pictures), "float": _scores(given.network, pictures)}
+    result = {**_facts(output, pictures, state), **{part: {name: row[part] for name, row in rows.items()} for part in rows["float"]}}
     write_atomically(folder / RESULT, [json.dumps(result, indent=2).encode()])
     return result
+
+
+def _check_output(source: _Path, output: Path, folder: Path) -> None:
+    """Refuse, before the training, names that could not be written behind it."""
+    if output.suffix != ".keras":
+        raise InputError(f"the fine-tuned model is written as a .keras file, got {output}; give -o a name that ends so")
+    mine = (folder / SETTINGS).exists() and output.absolute() != Path(source).absolute()
+    if output.exists() and not mine:
+        raise InputError(f"the file {output} is there, and is not of this fine-tuning; give another name with -o, or remove it")
+    check_replaceable({"edge": output.with_suffix(".edge")}, force=False)
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
@@ -166,25 +162,78 @@ def _plain(settings: Settings) -> dict[str, Any]:
     return dict(json.loads(json.dumps(vars(settings))))
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
+def _facts(output: Path, pictures: _Given, state: State) -> dict[str, Any]:
+    return {
+        "files": [output.name, output.with_suffix(".edge").name],
+        "labels": pictures.labelled,
+        "pictures": {name: len(part) for name, part in {**vars(pictures.parts), **pictures.scored}.items()},
+        "epochs": len(state.curve),
+        "best_epoch": state.best_epoch,
+        "validation": state.best_validation,
+        "training_s": round(sum(row.seconds for row in state.curve), 1),
+        "training_cpu_s": round(sum(row.cpu_seconds for row in state.curve), 1),
+    }
 
 
-# -- the source ----------------------------------------------------------------------------------------------------------------
+# -- what is given -------------------------------------------------------------------------------------------------------------
 
 
-def _read(source: str | os.PathLike[str]) -> tuple[Model, str, Preprocess]:
-    """The prepared float network, the file's digest, and what it sees where nothing else is said."""
+@dataclass(frozen=True)
+class _Source:
+    """The prepared float network, the digest of its file, and what it sees where nothing else is said."""
+
+    network: Model
+    sha256: str
+    preprocess: Preprocess
+
+
+def _read(source: _Path) -> _Source:
     from edge.converters.keras_file import read_keras
     from edge.converters.layers import rescales_itself
 
     keras = keras_package()
-    read = read_keras(source)  # its errors are sentences
+    read = read_keras(Path(source))  # its errors are sentences
     try:
         model = keras.models.load_model(source, compile=False)
     except (ValueError, TypeError, KeyError, OSError, AttributeError) as err:
         raise ModelError(f"Keras cannot load {os.fspath(source)}: {' '.join(str(err).split())[:300]}; save it anew with Keras 3") from err
-    return prepared(model), read.sha256[:16], default_for(rescales_itself(read))
+    return _Source(prepared(model), read.sha256[:16], default_for(rescales_itself(read)))
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The pictures in parts; labelled: the labels are the file's, not the float model's. test: of --test, looked at when all is done."""
+
+    parts: Parts
+    labelled: bool
+    test: Part | None
+
+    @property
+    def scored(self) -> dict[str, Part]:
+        """The parts that nothing is learnt from, and nothing chosen by."""
+        return {"held_back": self.parts.held_back} | ({} if self.test is None else {"test": self.test})
+
+
+def _pictures(
+    network: Model,
+    data: str | os.PathLike[str],
+    test: str | os.PathLike[str] | None,
+    preprocess: Preprocess,
+    settings: Settings,
+    told: Told,
+) -> _Given:
+    pictures = read_pictures(data, network, preprocess)
+    labelled = pictures.y is not None
+    for remark in pictures.remarks:
+        told.say(remark)
+    told.say(f"{len(pictures.x):,} pictures, {'with labels' if labelled else 'without labels, which the float model gives them'}")
+    parts = parted(pictures, _answers(network, pictures.x) if pictures.y is None else pictures.y, seed=settings.seed)
+    if test is None:
+        return _Given(parts, labelled, None)
+    tests = read_pictures(test, network, preprocess, TEST_ARRAYS)
+    if tests.y is None:
+        raise InputError("the pictures of --test have no labels, expected a class for each; leave the option out, or give labels")
+    return _Given(parts, labelled, Part(tests.x, tests.y))
 
 
 def _algorithms(float_net: Model, settings: Settings) -> tuple[dict[str, Algorithm], dict[str, Bits]]:
@@ -218,15 +267,12 @@ def _algorithm(bits: Bits, activation_bits: int) -> Algorithm:
 # -- the training --------------------------------------------------------------------------------------------------------------
 
 
-def _training(network: Model, float_net: Model, parts: Parts, settings: Settings, *, labelled: bool) -> Training:
-    schedule = settings.schedule
-    if not labelled:
-        schedule = Schedule(**{**vars(schedule), "teacher": 1.0})
-    recipe = Recipe(
-        "finetune", network.name, "given", Schedules(schedule, schedule, schedule), batch=settings.batch,
-        augment=_augment(float_net, parts.learn.x),
-    )  # fmt: skip
-    return Training(network, recipe, schedule, parts.learn, parts.choose, settings.seed, float_net)
+def _training(network: Model, float_net: Model, pictures: _Given, settings: Settings) -> Training:
+    schedule = settings.schedule if pictures.labelled else replace(settings.schedule, teacher=1.0)
+    parts, changes = pictures.parts, _augment(float_net, pictures.parts.learn.x)
+    recipe = Recipe("finetune", network.name, "given", Schedules(schedule, schedule, schedule), batch=settings.batch, augment=changes)
+    settle = partial(estimate_norms, pictures=parts.learn.x[:_SETTLING_PICTURES])
+    return Training(network, recipe, schedule, parts.learn, parts.choose, settings.seed, float_net, settle)
 
 
 def _augment(float_net: Model, pictures: NDArray[Any]) -> Augment:
@@ -242,7 +288,7 @@ def _augment(float_net: Model, pictures: NDArray[Any]) -> Augment:
     return Augment(shift=_SHIFT if shifts else 0.0, flip=flips)
 
 
-# -- scores --------------------------------------------------------------------------------------------------------------------
+# -- what comes out ------------------------------------------------------------------------------------------------------------
 
 
 def _answers(network: Model, pictures: NDArray[Any]) -> NDArray[np.int64]:
@@ -251,37 +297,22 @@ def _answers(network: Model, pictures: NDArray[Any]) -> NDArray[np.int64]:
     return found
 
 
-def _score(network: Model, part: Part) -> float:
-    return float(np.mean(_answers(network, part.x) == part.y))
+def _scores(network: Any, pictures: _Given) -> dict[str, float]:
+    """The share of right answers in each part, of a Keras model or an engine."""
+    answers = _answers if hasattr(network, "predict") else _answers_of_engine
+    return {name: float(np.mean(answers(network, part.x) == part.y)) for name, part in pictures.scored.items()}
 
 
-def _tested_before(tests: Pictures | None, float_net: Model, network: Model) -> dict[str, float]:
-    if tests is None:
-        return {}
-    if tests.y is None:
-        raise InputError("the pictures of --test have no labels, expected a class for each; leave the option out, or give labels")
-    part = Part(tests.x, tests.y)  # type: ignore[arg-type]
-    return {"float": _score(float_net, part), "untrained": _score(network, part)}
+def _answers_of_engine(engine: Any, pictures: NDArray[Any]) -> NDArray[np.int64]:
+    chunks = (pictures[first : first + _CHUNK] for first in range(0, len(pictures), _CHUNK))
+    return np.concatenate([engine.run(chunk).argmax(-1) for chunk in chunks])
 
 
-def _converted(output: Path, settings: Settings, stored: dict[str, Bits], pictures: NDArray[Any], preprocess: Preprocess) -> Any:
-    """The engine of the file converted from `output`: layers left out at 8 bits, or as many as they were given."""
-    import edge
-
+def _convert(output: Path, settings: Settings, left_out: dict[str, Bits], pictures: NDArray[Any], preprocess: Preprocess) -> None:
+    """The `.edge` beside `output`: layers left out at 8 bits, or as many as they were given."""
     chosen = np.linspace(0, len(pictures) - 1, min(_CALIBRATION_PICTURES, len(pictures))).astype(int)
     integer = settings.activation_bits == 8
     edge.convert(
         output, output.with_suffix(".edge"), bits=8, activation_bits=8 if integer else 32, formats="edge", preprocess=preprocess,
-        layers={name: bits for name, bits in stored.items() if bits == 32}, calibrate=pictures[chosen] if integer else None,
+        layers={name: bits for name, bits in left_out.items() if bits != 8}, calibrate=pictures[chosen] if integer else None,
     )  # fmt: skip
-    return edge.load(output.with_suffix(".edge"))
-
-
-def _run(engine: Any, part: Part) -> float:
-    found = [engine.run(rows) for rows in _chunks(part.x)]
-    return accuracy([np.concatenate(found)], part.y)
-
-
-def _chunks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    for first in range(0, len(rows), _CHUNK):
-        yield rows[first : first + _CHUNK]

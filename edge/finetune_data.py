@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,14 @@ _SHARE, _MOST = 0.1, 2_500  # of the pictures, that choose the epoch; as many ag
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """What the network sees (N, *shape), uint8 where that is bytes; y: (N,) classes, or None for pictures without labels."""
+    """What the network sees (N, *shape), uint8 where that is bytes; y: (N,) classes, or None for pictures without labels.
 
-    x: NDArray[np.generic]
+    remarks: why labels that the file holds are not used.
+    """
+
+    x: NDArray[Any]
     y: NDArray[np.int64] | None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +63,7 @@ def read_pictures(
     for row, (values, label) in enumerate(replace(samples, items=items)):
         x[row] = values
         labels += [] if label is None else [label]
-    return Pictures(x, np.array(labels, np.int64) if len(labels) == len(x) else None)
+    return Pictures(x, np.array(labels, np.int64) if len(labels) == len(x) else None, getattr(items, "remarks", ()))
 
 
 def parted(pictures: Pictures, y: NDArray[np.int64], *, seed: int) -> Parts:

@@ -55,6 +55,12 @@ def prepared(model: Model) -> Model:
             f"fine-tuning takes a classifier, whose output has a number for each of two classes or more, got the shape {classes}; "
             "build the model without what is behind its classes"
         )
+    end = made.outputs[0]._keras_history.operation
+    if isinstance(end, keras.layers.Activation) and end.activation is not keras.activations.linear:
+        raise InputError(
+            f"fine-tuning takes a classifier that ends in softmax or in logits, got the activation {end.activation.__name__}; "
+            "build the model without it"
+        )
     return made
 
 
@@ -67,25 +73,31 @@ class _Flat:
 
     def run(self, model: Model, inputs: Tensor, prefix: str) -> Tensor:
         """What copies of a model's layers give for `inputs`."""
-        keras = self.keras
+        keras, given = self.keras, {}
 
         def call(layer: Any, *args: Any, **kwargs: Any) -> Tensor:
-            if isinstance(layer, keras.Model):
-                return self.run(layer, args[0], f"{prefix}{layer.name}_")
-            if not isinstance(layer, keras.layers.Layer):
-                return layer(*args, **kwargs)
-            x = self.copy(layer, prefix)(*args, **kwargs)
-            return x if _activation(layer) is None else self._activated(layer, prefix, x)
+            given[id(layer)] = self.called(layer, prefix, *args, **kwargs)
+            return given[id(layer)]
 
         graph = keras.Model(model.inputs, model.outputs) if isinstance(model, keras.Sequential) else model
-        single = not isinstance(graph.input, (list, tuple))
-        made = keras.models.clone_model(
-            graph, input_tensors=inputs if single else [inputs], clone_function=lambda layer: layer, call_function=call
-        )
-        return made.outputs[0] if len(made.outputs) == 1 else made.outputs
+        wanted = [inputs] if isinstance(graph.input, (list, tuple)) else inputs
+        keras.models.clone_model(graph, input_tensors=wanted, clone_function=lambda layer: layer, call_function=call)
+        # Not the clone's outputs: behind inputs that are results of other layers those are in a graph of their own.
+        return given[id(graph.outputs[0]._keras_history.operation)]
+
+    def called(self, layer: Any, prefix: str, *args: Any, **kwargs: Any) -> Tensor:
+        """What the copy of one layer gives."""
+        if isinstance(layer, self.keras.Model):
+            return self.run(layer, args[0], f"{prefix}{layer.name}_")
+        if not isinstance(layer, self.keras.layers.Layer):
+            return layer(*args, **kwargs)
+        x = self.copy(layer, prefix)(*args, **kwargs)
+        return x if _activation(layer) is None else self._activated(layer, prefix, x)
 
     def copy(self, layer: Any, prefix: str) -> Any:
         """The layer's copy, the same at each application."""
+        if id(layer) not in self.copies and _is_softmax(layer, self.keras):
+            self.copies[id(layer)] = layer, self.keras.layers.Softmax(name=prefix + layer.name)
         if id(layer) not in self.copies:
             config = {name: None if name.endswith("_regularizer") else value for name, value in layer.get_config().items()}
             changes = {"activation": "linear"} if _activation(layer) is not None else {}
@@ -101,6 +113,10 @@ class _Flat:
     def copy_weights(self) -> None:
         for layer, copied in self.copies.values():
             copied.set_weights(layer.get_weights())
+
+
+def _is_softmax(layer: Any, keras: Any) -> bool:
+    return isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.softmax
 
 
 def _activation(layer: Any) -> Any:

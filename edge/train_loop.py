@@ -65,7 +65,11 @@ class State:
 
 @dataclass(frozen=True)
 class Training:
-    """A network and all that decides how it is trained. train, held_back: pictures that it learns from, and that choose the epoch."""
+    """A network and all that decides how it is trained.
+
+    train, held_back: pictures that it learns from, and that choose the epoch. settle: what is done to the network behind each epoch,
+    before it is validated.
+    """
 
     network: Model
     recipe: Recipe
@@ -74,6 +78,7 @@ class Training:
     held_back: Part
     seed: int
     teacher: Model | None = None
+    settle: Callable[[Model], None] | None = None
 
     @property
     def steps(self) -> int:
@@ -137,6 +142,8 @@ def _epoch(training: Training, model: Model, validate: Model, epoch: int, stage:
         batch(epoch, step + 1, training.steps)
     if not np.isfinite(total):
         raise EdgeError(f"the training diverged: expected a finite loss, got {total} in epoch {epoch + 1}; start anew with another --seed")
+    if training.settle is not None:
+        training.settle(training.network)
     outputs = validate.predict(training.held_back.x, batch_size=_VALIDATION_BATCH, verbose=0)
     found = measure_for(training.held_back.y).of(outputs if isinstance(outputs, list) else [outputs], training.held_back.y)
     return Epoch(epoch + 1, stage, rate, float(total) / training.steps, found, time.monotonic() - started, time.process_time() - cpu)

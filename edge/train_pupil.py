@@ -20,9 +20,10 @@ _GREY_LEVELS = 255
 
 
 def logits_of(network: Model) -> Model:
-    """The same network up to the inputs of its softmax layers, sharing its weights; without any it gives logits itself."""
+    """The same network up to the inputs of the softmax layers it ends in, sharing its weights; without any it gives logits itself."""
     keras = keras_package()
-    ends = [layer.input for layer in network.layers if isinstance(layer, keras.layers.Softmax)]
+    softmax = [layer for layer in network.layers if isinstance(layer, keras.layers.Softmax)]
+    ends = [layer.input for layer in softmax if any(layer.output is output for output in network.outputs)]
     return keras.Model(network.input, ends or network.outputs)
 
 
