@@ -27,6 +27,7 @@ from edge.converters.report import Agreement, FileRow, Report, advice, layer_row
 from edge.converters.rewriting import stored
 from edge.converters.rounding import with_rounded
 from edge.converters.samples import CALIBRATION_ARRAYS, DATA_ARRAYS, Example, Samples, Source
+from edge.converters.search import Goal, Maker, divided, search
 from edge.converters.setup import Setup, outputs_of, prepare
 from edge.converters.tflite import tflite_content
 from edge.converters.tflite_file import packages
@@ -50,6 +51,7 @@ LABEL_FILE = "labels.txt"
 MAX_CALIBRATION = 1000  # pictures; more change ranges little and take long
 MAX_ROUNDING = 256  # pictures, which are run once for every layer
 _HINT = ("weights of few bits were rounded each for itself; --calibrate PICTURES rounds them by what layers give, which loses far less",)
+Names = Sequence[str] | Sequence[int] | str | os.PathLike[str]
 STEPS = ("reading", "simplifying", "rounding", "calibrating", "choosing bits", "packing", "comparing", "writing")
 
 
@@ -67,9 +69,10 @@ def convert(
     input_shape: tuple[int, ...] | None = None,
     weights: str | os.PathLike[str] | None = None,
     preprocess: Preprocess | str | None = None,
-    labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | None = None,
+    labels: Names | None = None,
     calibration_pictures: int | None = None,
     ranges: str = MIN_MAX,
+    goal: Goal | None = None,
     save_recipe: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -94,6 +97,7 @@ def convert(
                       source, where it has one for each class (as Teachable Machine exports models)
     calibration_pictures   of those of `calibrate` at most so many, spread over all
     ranges            how ranges of 8-bit activations are found on them: "min-max", "percentile" or "mse" (`edge.converters.ranges`)
+    goal              a limit for which bits are chosen layer by layer, by the pictures of `calibrate` (`edge.converters.search`)
     save_recipe       where to write all these choices as TOML (`edge.converters.recipe_file`); pictures to calibrate on must then be a path
     force             replace files that edge did not write
     progress          called with (step, done, total)
@@ -101,7 +105,9 @@ def convert(
     Nothing is written unless everything succeeds; where a package for TFLite is missing, the `.edge` is written and the report's messages
     say what to install. Raises `EdgeError` (`ModelError`, `InputError`, `MissingPackage`).
     """
-    request = requested(bits, activation_bits, calibrated=calibrate is not None, layers=layers, ranges=ranges)
+    request = requested(bits if goal is None else 8, activation_bits, calibrated=calibrate is not None, layers=layers, ranges=ranges)
+    if goal is not None and calibrate is None:
+        raise InputError("bits by layer are chosen by pictures, got none; give --data a file or folder with training pictures")
     require_path(source, "model")
     paths = targets(Path(source), destination, (formats,) if isinstance(formats, str) else formats)
     recipe_file = _recipe_file(save_recipe, source, calibrate)
@@ -113,14 +119,23 @@ def convert(
     calibration, examples = setup.samples(calibrate, CALIBRATION_ARRAYS), setup.samples(data, DATA_ARRAYS)
     if calibration is not None and calibration_pictures is not None:
         calibration = calibration.first(calibration_pictures)
-    plain = _lowered(setup.graph, request, calibration, tell)
+    choice = None
+    if goal is None or calibration is None:
+        plain = _lowered(setup.graph, request, calibration, tell)
+    else:
+        pictures, held_back = divided(calibration)
+        maker = Maker(
+            lambda wanted: _lowered(setup.graph, wanted, pictures, tell),
+            lambda graph, wanted: _program(setup, graph, wanted, _names(labels, Path(source), setup, graph) or None),
+        )
+        request, plain, choice = search(setup, request, goal, pictures, held_back, maker, tell)
+        calibration, calibration_pictures, examples = pictures, len(pictures), held_back if examples is None else examples
     if calibration is None and examples is None:  # nothing will be compared: let go of the weights as they were
         setup = replace(setup, graph=replace(setup.graph, nodes=()))
     graph = run_passes(plain, ENGINE_PASSES)
     tell("packing", 0, 1)
-    names = _labels(labels, setup, graph)
-    found = () if labels is not None else _labels_beside(Path(source), setup, graph)
-    program = _program(setup, graph, request, names or found or None)
+    names = _names(labels, Path(source), setup, graph)
+    program = _program(setup, graph, request, names or None)
     compared = calibration if examples is None else examples
     agreement = None if compared is None else compare(setup.graph, program, compared, tell)
     tell("writing", 0, 1)
@@ -128,13 +143,14 @@ def convert(
     files = _contents(possible, plain, program)
     if recipe_file:
         known = _calibration(calibrate, calibration_pictures, request.ranges)
-        chosen = _recipe(setup, request, shape=input_shape, formats=tuple(paths), labels=names or found, calibration=known)
+        chosen = _recipe(setup, request, shape=input_shape, formats=tuple(paths), labels=names, calibration=known)
         files = itertools.chain(files, [(recipe_file[RECIPE], [to_toml(chosen).encode()])])
     del graph, plain, program  # they go with the last file that needs them
     report = _with_files(report, write_all(files), signs, missing)
     hint = _HINT if calibration is None and request.has_levels else ()
-    named = (f"labels: {', '.join(found[:3])}{', ...' if len(found) > 3 else ''}, from {LABEL_FILE} beside the model",) if found else ()
-    return replace(report, messages=(*report.messages, *hint, *named))
+    found = f"labels: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}, from {LABEL_FILE} beside the model"
+    named = (found,) if names and labels is None else ()
+    return replace(report, messages=(*report.messages, *hint, *named), choice=choice)
 
 
 # -- what was chosen ------------------------------------------------------------------------------------------------------------
@@ -228,7 +244,7 @@ def _statistics(graph: Graph, request: Request, calibration: Samples, tell: Prog
 # -- what is stored ------------------------------------------------------------------------------------------------------------
 
 
-def _labels(labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | None, setup: Setup, graph: Graph) -> tuple[str, ...] | None:
+def _labels(labels: Names | None, setup: Setup, graph: Graph) -> tuple[str, ...] | None:
     if labels is None or (not isinstance(labels, (str, os.PathLike)) and not len(labels)):
         return None
     names = read_labels(labels) if isinstance(labels, (str, os.PathLike)) else tuple(map(_label, labels))
@@ -238,6 +254,11 @@ def _labels(labels: Sequence[str] | Sequence[int] | str | os.PathLike[str] | Non
     classes, kind = next((end for end in ends if labels_fit(names, end[0], kind=end[1])), ends[0])
     check_labels(names, classes, kind=kind)
     return names
+
+
+def _names(labels: Names | None, source: Path, setup: Setup, graph: Graph) -> tuple[str, ...]:
+    """The names of the classes, those that were given or lie beside the source; none."""
+    return (_labels_beside(source, setup, graph) if labels is None else _labels(labels, setup, graph)) or ()
 
 
 def _labels_beside(source: Path, setup: Setup, graph: Graph) -> tuple[str, ...]:

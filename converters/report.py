@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge.converters.keras_model import Call, KerasModel
 from edge.graph import Graph, Node
@@ -13,6 +13,9 @@ from edge.ops import OPS
 from edge.program import Program
 from edge.tensors import Encoding
 from edge.widths import Bits
+
+if TYPE_CHECKING:  # what chooses bits makes files, whose layers are described here
+    from edge.converters.search import Choice
 
 WARN_BELOW = 0.9  # share of pictures with the same answer
 
@@ -85,12 +88,14 @@ class Report:
     agreement: Agreement | None
     messages: tuple[str, ...] = ()
     source_sha256: str = ""
+    choice: Choice | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON-able values; `agreement` has its `share` too."""
         result = dataclasses.asdict(self)
         if self.agreement is not None:
             result["agreement"]["share"] = self.agreement.share
+        result["choice"] = self.choice.to_json() if self.choice is not None else None
         return result
 
 

@@ -53,8 +53,14 @@ class Samples:
         """At most `count` of them, spread over the whole."""
         if len(self) <= count:
             return self
+        return self.split(count)[0]
+
+    def split(self, count: int) -> tuple[Samples, Samples]:
+        """`count` of them, spread over the whole, and the rest."""
         chosen = set(np.linspace(0, len(self) - 1, count).astype(int).tolist())
-        return replace(self, items=tuple(item for i, item in enumerate(self.items) if i in chosen))
+        items = list(enumerate(self.items))
+        inside, outside = (tuple(item for i, item in items if (i in chosen) is kept) for kept in (True, False))
+        return replace(self, items=inside), replace(self, items=outside)
 
     def _array(self, item: Item, wanted: TensorInfo) -> Array:
         values, dtype = item.read(), np.dtype(wanted.dtype)

@@ -9,12 +9,14 @@ import click
 from click.core import ParameterSource
 
 from edge.cli_options import PATH, json_option, numbers, overrides, preprocessing_options
+from edge.cli_search import draw, print_choice, search_options, taken_goal
 from edge.console import Column, Progress, bytes_text, out, out_json, out_notes, out_table, printable, styled, warn
 from edge.widths import CHOICES, MIN_MAX, RANGES, width
 
 if TYPE_CHECKING:
     from edge.converters.recipe_file import Recipe
     from edge.converters.report import LayerRow, Report
+    from edge.converters.search import Goal
     from edge.preprocess import Preprocess
 
 FORMATS = {"edge": ("edge",), "tflite": ("tflite",), "both": ("edge", "tflite")}
@@ -34,9 +36,14 @@ Examples:
   edge convert model.h5 --preset torch --labels classes.txt
   edge convert model.h5 --bits 8 --calibrate photos/ --save-recipe model.toml
   edge convert model.h5 --recipe model.toml     the same bytes again
+  edge convert model.h5 --data train.npz --budget 60KB --plot front.svg    the best bits by layer for a size
+  edge convert model.h5 --data train.npz --max-drop 1.0 --save-recipe model.toml
+  edge convert model.h5 --data train.npz --max-latency 2ms --target raspberry-pi-4
 
 \b
 Layers that were trained binary are packed as trained, whatever --bits says.
+With a limit (--budget, --max-drop, --max-latency) training pictures choose, those of --calibrate or, without it, of --data (x_train first);
+part of them is held back to measure on. --layer fixes the bits of single layers.
 With --recipe the choices are those of the file; --format, --calibrate (where its pictures are now) and --data may stand beside it.
 --calibrate and --data take a picture, a folder of pictures, or .npy / .npz with x (and y).
 """
@@ -61,6 +68,7 @@ With --recipe the choices are those of the file; --format, --calibrate (where it
               help="What the program is given; auto: bytes where pixels stay 0..255.")  # fmt: skip
 @click.option("--labels", type=PATH, metavar="FILE",
               help="Names of the classes, to be stored: .txt, .csv or .json; by default labels.txt beside MODEL, if it fits.")  # fmt: skip
+@search_options
 @click.option("--recipe", type=PATH, metavar="FILE", help="Convert by the choices in FILE, which --save-recipe wrote.")
 @click.option("--save-recipe", type=PATH, metavar="FILE", help="Write every choice into FILE (TOML), to repeat the conversion by.")
 @click.option("--force", is_flag=True, help="Replace files that edge did not write.")
@@ -74,12 +82,15 @@ def convert(model: str, as_json: bool, **options: Any) -> None:
     """
     changed = overrides(options)
     recipe = _recipe(options["recipe"])
-    report = _convert(model, _chosen(model, changed, options) if recipe is None else _by_recipe(recipe, options), options)
+    goal = taken_goal(model, options, _given()) if recipe is None else None
+    report = _convert(model, _chosen(model, changed, options, goal) if recipe is None else _by_recipe(recipe, options), options)
     if recipe is not None:
         _warn_of_another_model(recipe, report)
     for message in report.messages:
         if message.startswith(_WARNING):
             warn(message.removeprefix(_WARNING))
+    if report.choice is not None and options["plot"] is not None:
+        draw(options["plot"], report.choice, report.source)
     if as_json:
         out_json(report.to_json())
     else:
@@ -107,7 +118,7 @@ def _convert(model: str, arguments: dict[str, Any], options: dict[str, Any]) -> 
         return convert_model(model, options["output"], **arguments, **places, progress=tell)
 
 
-def _chosen(model: str, changed: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def _chosen(model: str, changed: dict[str, Any], options: dict[str, Any], goal: Goal | None) -> dict[str, Any]:
     """The choices of a conversion by its options."""
     from edge.converters.layer_bits import parsed
 
@@ -122,6 +133,7 @@ def _chosen(model: str, changed: dict[str, Any], options: dict[str, Any]) -> dic
         "input_shape": options["input_shape"],
         "preprocess": preprocess_of(model, changed, input_shape=options["input_shape"], weights=options["weights"]),
         "labels": options["labels"],
+        "goal": goal,
     }
 
 
@@ -168,6 +180,8 @@ def preprocess_of(model: str, changed: dict[str, Any], **source: Any) -> Preproc
 
 
 def _print(report: Report) -> None:
+    if report.choice is not None:
+        print_choice(report.choice)
     columns = [
         Column("layer"),
         Column("kind"),
