@@ -190,13 +190,14 @@ def test_batch_norms_are_inserted_where_the_source_has_none() -> None:
 
 def test_inserted_norms_give_what_the_float_layer_gives() -> None:
     model = prepared(float_model(norms=False))
+    model.set_weights([4 * values for values in model.get_weights()])  # deviations far above the norms' epsilon
     network = low_bit(model, {name: Algorithm("xnor_weights") for name in ("inner", "second")})
     x, _ = pictures(256)
     start(network, model, x)
     for name in ("inner", "second"):
         theirs = keras.Model(model.input, model.get_layer(name).output).predict(x, verbose=0)
         mine = keras.Model(network.input, network.get_layer(f"{name}_norm").output).predict(x, verbose=0)
-        np.testing.assert_allclose(mine.mean(axis=(0, 1, 2)), theirs.mean(axis=(0, 1, 2)), atol=0.02)
+        np.testing.assert_allclose(mine.mean(axis=(0, 1, 2)), theirs.mean(axis=(0, 1, 2)), atol=0.05)
         np.testing.assert_allclose(mine.std(axis=(0, 1, 2)), theirs.std(axis=(0, 1, 2)), rtol=0.1)
 
 
@@ -226,7 +227,7 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "bare.npz", x_test=pictures(30)[0])
     assert "no labels" in refused(model, "--data", data, "--test", tmp_path / "bare.npz", *out)
     (tmp_path / "empty").mkdir()
-    assert "pictures" in refused(model, "--data", tmp_path / "empty", *out)
+    assert "no picture in the folder" in refused(model, "--data", tmp_path / "empty", *out)
     (tmp_path / "mine.keras").write_text("mine")
     assert "is not of this fine-tuning" in refused(model, "--data", data, "-o", tmp_path / "mine.keras")
     assert "is not of this fine-tuning" in refused(model, "--data", data, "-o", model)
