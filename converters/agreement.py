@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,19 +18,45 @@ from edge.lower import to_program
 from edge.program import Program
 
 Progress = Callable[[str, int, int], None]
+_MOST_IN_MEMORY = 64 << 20  # bytes of answers
 
 
-def compare(source: Graph, program: Program, examples: Samples, tell: Progress) -> Agreement:
-    """The answers of the program beside those of the network as it was read, in float32, on `examples`."""
+class Answers:
+    """What the network gives as it was read, in float32, for each of `examples`: kept beside memory, on disk where it is much.
+
+    The network runs before it is made smaller, so that no more than one copy of its weights is needed beside itself at any time.
+    """
+
+    def __init__(self, source: Graph, examples: Samples) -> None:
+        from edge.engine import Engine
+
+        self._shapes = [source.types[name].shape for name in source.outputs]
+        self._file = tempfile.SpooledTemporaryFile(max_size=_MOST_IN_MEMORY)  # noqa: SIM115 - closed with this object
+        weakref.finalize(self, self._file.close)
+        engine = Engine(to_program(source))
+        for array, _ in examples:
+            for output in _listed(engine.run(array)):
+                self._file.write(np.ascontiguousarray(output, np.float32).data)
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        """The outputs of one example after the other."""
+        self._file.seek(0)
+        while first := self._file.read(4 * math.prod(self._shapes[0])):
+            rest = (self._file.read(4 * math.prod(shape)) for shape in self._shapes[1:])
+            yield [np.frombuffer(data, np.float32).reshape(shape) for data, shape in zip((first, *rest), self._shapes, strict=True)]
+
+
+def compare(answers: Answers, program: Program, examples: Samples, tell: Progress) -> Agreement:
+    """The answers of the program beside those of the network as it was read, in float32, on the same `examples`."""
     from edge.engine import Engine
 
     tell("comparing", 0, len(examples))
-    engines = Engine(to_program(source)), Engine(program)
+    engine = Engine(program)
     kinds = [each["kind"] for each in program.metadata["outputs"]]
-    number = class_output([(kind, info.shape) for kind, info in zip(kinds, engines[1].outputs, strict=True)])
+    number = class_output([(kind, info.shape) for kind, info in zip(kinds, engine.outputs, strict=True)])
     rows = []
-    for done, (array, label) in enumerate(examples, 1):
-        expected, got = (_listed(engine.run(array)) for engine in engines)
+    for done, ((array, label), expected) in enumerate(zip(examples, answers, strict=True), 1):
+        got = _listed(engine.run(array))
         difference = max(float(np.abs(a - b).max()) for a, b in zip(expected, got, strict=True))
         classes = [None if number is None else _class(outputs[number], kinds[number]) for outputs in (expected, got)]
         rows.append((classes[0], classes[1], difference, label))

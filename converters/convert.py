@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.converters.agreement import compare
+from edge.converters.agreement import Answers, compare
 from edge.converters.bits import Request, choose_bits, measured, requested
 from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
@@ -121,6 +121,8 @@ def convert(
         calibration = calibration.first(calibration_pictures)
     choice = None
     if goal is None or calibration is None:
+        compared = calibration if examples is None else examples
+        answers = None if compared is None else Answers(setup.graph, compared)
         plain = _lowered(setup.graph, request, calibration, tell)
     else:
         pictures, held_back = divided(calibration)
@@ -130,14 +132,14 @@ def convert(
         )
         request, plain, choice = search(setup, request, goal, pictures, held_back, maker, tell)
         calibration, calibration_pictures, examples = pictures, len(pictures), held_back if examples is None else examples
-    if calibration is None and examples is None:  # nothing will be compared: let go of the weights as they were
-        setup = replace(setup, graph=replace(setup.graph, nodes=()))
+        compared = examples
+        answers = Answers(setup.graph, examples)
+    setup = replace(setup, graph=replace(setup.graph, nodes=()))  # its answers are known: let go of the weights as they were
     graph = run_passes(plain, ENGINE_PASSES)
     tell("packing", 0, 1)
     names = _names(labels, Path(source), setup, graph)
     program = _program(setup, graph, request, names or None)
-    compared = calibration if examples is None else examples
-    agreement = None if compared is None else compare(setup.graph, program, compared, tell)
+    agreement = None if compared is None or answers is None else compare(answers, program, compared, tell)
     tell("writing", 0, 1)
     report, signs = _report(setup, request, graph, program, agreement), _signs(graph)
     files = _contents(possible, plain, program)

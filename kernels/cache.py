@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import hashlib
 import os
 import sys
@@ -191,6 +192,8 @@ def _make(codes: Iterable[Code], machine: Machine, progress: Progress | None) ->
         if progress:
             progress(done, len(absent))
         _OBJECTS.put(object_name(code, machine), _compile(code, machine))
+    if absent:
+        gc.collect()  # Numba leaves cycles that hold the frames of its callers, and so what these hold: the constants of an engine
     if progress and absent:
         progress(len(absent), len(absent))
 

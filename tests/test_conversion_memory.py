@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge import zoo
@@ -13,11 +14,12 @@ from edge import zoo
 TIMES = 3.0  # the bytes of the source that a conversion may take, beside the interpreter with its modules
 _MEASURE = """
 import pathlib, re, sys
-import edge, edge.converters.convert, flatbuffers, h5py, ai_edge_litert.schema_py_generated
+import edge, edge.converters.convert, edge.engine, edge.inputs, flatbuffers, h5py, ai_edge_litert.schema_py_generated
 # Not ru_maxrss, in which the process that started this one counts.
 peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
 before = peak()
-edge.convert(sys.argv[1], sys.argv[2], bits=int(sys.argv[3]), formats=sys.argv[4].split("+"))
+given = {"calibrate": sys.argv[5]} if len(sys.argv) > 5 else {}
+edge.convert(sys.argv[1], sys.argv[2], bits=int(sys.argv[3]), formats=sys.argv[4].split("+"), **given)
 print(peak() - before)
 """
 
@@ -43,3 +45,17 @@ def test_a_conversion_takes_three_times_the_file(name: str, bits: int, formats: 
     command = [sys.executable, "-c", _MEASURE, str(sources / name), str(tmp_path), str(bits), formats]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     assert int(done.stdout) <= TIMES * (sources / name).stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+@pytest.mark.parametrize("bits", [8, 1])
+def test_so_does_one_with_pictures(bits: int, sources: Path, tmp_path: Path) -> None:
+    """Once its kernels are compiled, for which Numba takes memory of its own."""
+    pictures = tmp_path / "pictures.npz"
+    np.savez(pictures, images=np.random.default_rng(0).integers(0, 256, (2, 227, 227, 3), dtype=np.uint8))
+    source = sources / "alexnet.keras"
+    command = [sys.executable, "-c", _MEASURE, str(source), str(tmp_path), str(bits), "edge+tflite", str(pictures)]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    assert int(done.stdout) <= TIMES * source.stat().st_size
