@@ -7,7 +7,7 @@
     sha256 = "..."
 
     [bits]
-    weights = 8                         1, 2, "ternary", 4, 8, 32
+    weights = 8                         1, 2, "ternary", 4, 8, 16, 32
     activations = 8                     1, 8, 32
 
     [layers]                            bits of their own, by names, where * and ? stand for any; of several that match the last counts
