@@ -110,7 +110,7 @@ class Choice:
         found = dataclasses.asdict(self)
         found["measured"]["drop_points"], found["measured"]["changed_points"] = self.measured.drop_points, self.measured.changed_points
         found["uniform"] = {str(bits): each for bits, each in found["uniform"].items()}
-        return _finite(found)
+        return {name: _finite(value) for name, value in found.items()}
 
 
 def _finite(value: Any) -> Any:

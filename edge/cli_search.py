@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -34,7 +34,7 @@ def duration(text: str) -> float:
     return _measure(text, _SECONDS, "a time such as 2ms, 150us or 0.5s")
 
 
-def _measure(text: str, units: dict[str, Any], what: str) -> float:
+def _measure(text: str, units: Mapping[str, float], what: str) -> float:
     found = _NUMBER.fullmatch(text)
     unit = found.group(2).lower() if found else ""
     if found is None or unit not in units or not 0 < (value := float(found.group(1)) * units[unit]) < 1e15:

@@ -80,11 +80,11 @@ def _front(axes: _Axes, choice: Choice) -> Iterator[str]:
 
 
 def _uniform(axes: _Axes, choice: Choice) -> Iterator[str]:
-    for bits, each in choice.uniform.items():
+    for i, (bits, each) in enumerate(choice.uniform.items()):
         x, y = axes.at(each)
         name = described(bits)
         yield f"<g>{_title(each, choice, f'all layers {name}')}<rect x='{x - 4:.1f}' y='{y - 4:.1f}' width='8' height='8' fill='#888'/></g>"
-        yield _text(x + 8, y - 6, f"all {name}", f"fill='{_SOFT}'")
+        yield _text(x + 8, y + (14 if i % 2 else -6), f"all {name}", f"fill='{_SOFT}'")  # ternary and 2 bits lie close together
 
 
 def _chosen(axes: _Axes, choice: Choice) -> Iterator[str]:
@@ -96,9 +96,8 @@ def _chosen(axes: _Axes, choice: Choice) -> Iterator[str]:
         _, at = axes.at(measured)
         cross = f"<path d='M{x - 5:.1f} {at:.1f}h10M{x:.1f} {at - 5:.1f}v10' stroke='{_CHOSEN}'/>"
         yield f"<g>{_title(measured, choice, 'measured')}{cross}</g>"
-    side, anchor = (-12, "end") if x > WIDTH / 2 else (12, "start")
-    text = f"chosen: {_cost(choice.chosen.cost, choice.by)}; + as measured on pictures held back"
-    yield _text(x + side, min(y + 20, HEIGHT - _BOTTOM - 6), text, f"fill='{_CHOSEN}' text-anchor='{anchor}'")
+    text = f"○ chosen: {_cost(choice.chosen.cost, choice.by)}   + its damage as measured on pictures held back"
+    yield _text(WIDTH - _RIGHT, _TOP - 8, text, f"fill='{_CHOSEN}' text-anchor='end'")
 
 
 def _title(each: Candidate, choice: Choice, what: str) -> str:
