@@ -10,15 +10,17 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from digits_files import DIGITS, EXAMPLES
+from digits_files import digits as digits  # fixtures
+from digits_files import keras as keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_files import COLOURS, binary_colour_layers, colour_layers, dense, write_h5
+from run_models import invoke
 from sample_programs import GRAPHS, inputs_of, program
 
 import edge
 from edge import oracle
-from edge.cli import cli
 from edge.compare import Comparison, compare, compare_all
 from edge.compare_layers import EIGHT_BITS, EXACT, ONE_BIT, TIE_ULP, Tally, pieces, tensor_names, tolerance
 from edge.converters.keras_file import read_keras
@@ -33,27 +35,7 @@ from edge.program import Program
 from edge.tensors import Encoding, TensorType
 
 FIXTURES = Path(__file__).parent / "fixtures"
-EXAMPLES = Path(__file__).parents[1] / "examples"
-DIGITS = EXAMPLES / "digits.h5"
 LARQ = ("larq_sequential", "larq_residual")
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    pytest.importorskip("tensorflow", reason="Keras itself is the oracle, and needs TensorFlow")
-    return pytest.importorskip("keras")
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example converted at 1 bit, `.edge` and `.tflite`."""
-    folder = tmp_path_factory.mktemp("digits")
-    edge.convert(DIGITS, folder)
-    return folder / "digits.edge"
-
-
-def invoke(*args: object) -> Result:
-    return CliRunner().invoke(cli, [str(arg) for arg in args], catch_exceptions=False)
 
 
 def reference(source: Path, converted: Path, **options: Any) -> Comparison:

@@ -12,12 +12,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from digits_files import DIGITS, EXAMPLES
+from digits_files import digits as digits  # fixtures
+from digits_files import keras as keras
+from run_models import invoke
 from test_compare import damaged, instruction_of
 
 import edge
 from edge.certificate import read_certificate, repeat_file
-from edge.cli import cli
 from edge.compare import Comparison, compare, compare_all
 from edge.compare_layers import EIGHT_BITS, EXACT, ONE_BIT, LayerComparison
 from edge.compare_page import page
@@ -28,26 +30,7 @@ from edge.errors import InputError
 from edge.format import read
 from edge.preprocess import preset
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 FIXTURES = Path(__file__).parent / "fixtures"
-DIGITS = EXAMPLES / "digits.h5"
-
-
-def invoke(*args: object) -> Result:
-    return CliRunner().invoke(cli, [str(arg) for arg in args], catch_exceptions=False)
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    pytest.importorskip("tensorflow", reason="Keras itself is the oracle, and needs TensorFlow")
-    return pytest.importorskip("keras")
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("digits")
-    edge.convert(DIGITS, folder)
-    return folder / "digits.edge"
 
 
 @pytest.fixture(scope="module")
