@@ -81,7 +81,7 @@ def convert(
 
     source            a `.h5` or `.keras` file, JSON with a file of weights, or a SavedModel folder that Keras 2 saved (read by TensorFlow)
     destination       where to write: a folder, or a path whose suffix is replaced by each format's; by default beside the source
-    bits              1, 2, 4, 8, 16 or 32 of weights, or "ternary" (`edge.converters.bits`); what was trained binary is packed at all of them
+    bits              1, 2, 4, 8, 16 or 32 of weights, or "ternary" (`edge.converters.bits`); what was trained binary is packed at all
     activation_bits   of what goes between layers, as many as `bits` or more: 32; 8, whose ranges need `calibrate`; 1 to binarize it as
                       well; by default 8 where `calibrate` is given with `bits` below 16, else 32
     layers            bits of the weights of layers whose names match a pattern (`{"block*": 4}`), where they are to be others
