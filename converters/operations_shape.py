@@ -167,10 +167,10 @@ def _part_sizes(op: Operation, whole: int) -> list[int]:
         parts = [whole // parts] * parts
     elif isinstance(parts, list) and not of_tensorflow and all(isinstance(bound, int) for bound in parts):
         parts = [last - first for first, last in itertools.pairwise([0, *parts, whole])]
-    sound = isinstance(parts, list) and all(isinstance(size, int) and 1 <= size <= whole for size in parts) and sum(parts) == whole
-    if not sound or len(op.layer.call.outputs) > len(parts):
+    sizes: list[int] = parts if isinstance(parts, list) and all(isinstance(size, int) and 1 <= size <= whole for size in parts) else []
+    if sum(sizes) != whole or len(op.layer.call.outputs) > len(sizes):
         op.refuse(f"splits {whole} values of an axis into {str(given)[:40]}, expected a number of equal parts, or sizes that add up")
-    return parts
+    return sizes
 
 
 @computes("pad")
