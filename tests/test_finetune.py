@@ -284,6 +284,6 @@ def test_the_command_prints_scores(folder: Path, tmp_path: Path) -> None:
 def test_preprocessing_reaches_the_file(folder: Path) -> None:
     settings = Settings(epochs=1, batch=32)
     finetune(folder / "model.keras", folder / "data.npz", folder / "bytes.keras", settings, preprocess=preset("byte"))
-    assert edge.load(folder / "bytes.edge").program.preprocess == preset("byte")
+    assert edge.load(folder / "bytes.edge").program.metadata["preprocess"] == preset("byte").to_json()
     with pytest.raises(EdgeError, match="channels"):
         finetune(folder / "model.keras", folder / "data.npz", folder / "rgb.keras", settings, preprocess=preset("torch"))
