@@ -285,5 +285,5 @@ def test_preprocessing_reaches_the_file(folder: Path) -> None:
     settings = Settings(epochs=1, batch=32)
     finetune(folder / "model.keras", folder / "data.npz", folder / "bytes.keras", settings, preprocess=preset("byte"))
     assert edge.load(folder / "bytes.edge").program.metadata["preprocess"] == preset("byte").to_json()
-    with pytest.raises(EdgeError, match="channels"):
+    with pytest.raises(EdgeError, match="channel"):
         finetune(folder / "model.keras", folder / "data.npz", folder / "rgb.keras", settings, preprocess=preset("torch"))
