@@ -20,6 +20,7 @@ from edge.converters import (
     layers_training,
     layers_transpose,
     operations_math,
+    operations_pictures,
     operations_reduce,
     operations_shape,
 )
@@ -36,7 +37,8 @@ from edge.tensors import Encoding, TensorType
 # Importing them fills READERS, and OPERATIONS.
 _FAMILIES = (
     *(layers_activation, layers_channels, layers_conv, layers_merge, layers_normalize, layers_resample, layers_shape, layers_transpose),
-    *(layers_applications, layers_training, layers_qkeras, operations_math, operations_reduce, operations_shape),
+    *(layers_applications, layers_training, layers_qkeras),
+    *(operations_math, operations_pictures, operations_reduce, operations_shape),
 )
 # Where layers of these class names may come from; anything else with the same name may do something else.
 _PACKAGES = ("keras", "tf_keras", "tensorflow", "Larq", "larq", "qkeras", "edge")

@@ -4,7 +4,7 @@ Every version of Keras writes them in its own way: Keras 3 the class of the func
 `SlicingOpLambda` with the function's name ("math.multiply"), TensorFlow 2.0 to 2.3 `TensorFlowOpLayer` with a node of TensorFlow's graph.
 `operation` brings them into one form: a name, operands in order, of which some are constants, and options. One function under
 `@computes("name", ...)` turns an operation into layers or nodes: those of values are in `edge.converters.operations_math`, those that move
-values in `edge.converters.operations_shape`, those that bring axes to one value in `edge.converters.operations_reduce`.
+values in `operations_shape`, those on pictures in `operations_pictures`, those that bring axes to one value in `operations_reduce`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Functions recorded like layers that move values: slices, reshapes, joins, splits, paddings, pools, resizing.
+"""Functions recorded like layers that move values: slices, reshapes, joins, splits, paddings.
 
 Axes count the batch in the file; here they do not: axis 1 of the file is axis 0 of a tensor.
 """
@@ -299,24 +299,24 @@ def _taken(op: Operation, build: Builder, tensor: str, ranges: list[_Range]) -> 
     rows, columns = [(0, 1, 1)] * (2 - len(ranges)) + ranges
     if len(shape) > 1 and (rows, columns) != tuple((0, size, 1) for size in (1,) * (3 - len(shape)) + shape[:-1]):
         image = with_shape(op, build, tensor, (*(1,) * (3 - len(shape)), *shape))
-        tensor = _window(op, build, image, rows, columns)
+        tensor = window(op, build, image, rows, columns)
     if channels == (0, shape[-1], 1):
         return with_shape(op, build, tensor, build.types[tensor].shape[-len(shape) :])
     pixels = math.prod(build.types[tensor].shape[:-1])
     sizes = build.types[tensor].shape[-len(shape) : -1]
     flat = with_shape(op, build, tensor, (pixels, shape[-1], 1))
-    part = _window(op, build, flat, (0, pixels, 1), channels)
+    part = window(op, build, flat, (0, pixels, 1), channels)
     return with_shape(op, build, part, (*sizes, len(range(*channels))))
 
 
-def _window(op: Operation, build: Builder, image: str, rows: _Range, columns: _Range) -> str:
+def window(op: Operation, build: Builder, image: str, rows: _Range, columns: _Range) -> str:
     """Part of an image (H, W, C)."""
     for axis, part in enumerate((rows, columns)):
         if part[2] < 0 and len(range(*part)) > 1:
             ranges = [(rows, (k, k + 1, 1)) if axis else ((k, k + 1, 1), columns) for k in range(*part)]
             if len(ranges) > _MOST_TURNED:
                 op.refuse(f"takes {len(ranges)} values of an axis backwards, expected at most {_MOST_TURNED}")
-            return op.through("Concatenate", {"axis": axis + 1}, build, *(_window(op, build, image, *both) for both in ranges))
+            return op.through("Concatenate", {"axis": axis + 1}, build, *(window(op, build, image, *both) for both in ranges))
     sizes = len(range(*rows)), len(range(*columns))
     height, width, channels = build.types[image].hwc
     if sizes == (height, width):
@@ -339,65 +339,3 @@ def strided_slice(op: Operation, build: Builder) -> str:
         bounds = {"start": None if no_start else start, "stop": None if no_stop else stop, "step": step}
         key.append(_ELLIPSIS if ellipsis else None if new_axis else start if number else bounds)
     return get_item(replace(op, operands=(Tensor(op.tensors[0]), key)), build)
-
-
-# -- windows and pictures ------------------------------------------------------------------------------------------------------
-
-
-@computes("max_pool", "average_pool")
-def pool(op: Operation, build: Builder) -> str:
-    """The window and the strides may have entries for batch and channels, which are 1."""
-    window, strides = (_pair(value) for value in (op.option("pool_size", "ksize"), op.option("strides")))
-    config = {"pool_size": window, "strides": strides, "padding": str(op.option("padding", default="valid")).lower()}
-    _check_channels_last(op)
-    return op.through("MaxPooling2D" if op.name == "max_pool" else "AveragePooling2D", config, build, op.tensors[0])
-
-
-def _check_channels_last(op: Operation) -> None:
-    """`edge.converters.layouts` has brought what can be to this order."""
-    if op.option("data_format", default="NHWC") not in ("NHWC", "channels_last"):
-        op.refuse(f"takes data_format {str(op.option('data_format'))[:40]!r}, expected 'channels_last'")
-
-
-def _pair(value: Any) -> Any:
-    return value[1:3] if isinstance(value, list) and len(value) == 4 else value
-
-
-@computes("depth_to_space")
-def depth_to_space(op: Operation, build: Builder) -> str:
-    """Channels as pixels of blocks, as TensorFlow orders them."""
-    block = _block(op)
-    return build.add("depth_to_space", op.layer, op.tensors[0], attrs={"block_h": block, "block_w": block})
-
-
-@computes("space_to_depth")
-def space_to_depth(op: Operation, build: Builder) -> str:
-    """The pixels of blocks as channels."""
-    block, (height, width, _) = _block(op), op.layer.image()
-    if height % block or width % block:
-        op.refuse(f"takes blocks of {block} x {block} of an image of {height} x {width}, expected a divisor of both")
-    places = itertools.product(range(block), repeat=2)
-    parts = [_window(op, build, op.tensors[0], (row, height, block), (column, width, block)) for row, column in places]
-    return op.through("Concatenate", {"axis": -1}, build, *parts)
-
-
-def _block(op: Operation) -> int:
-    block = op.constant(1, "block_size")
-    _check_channels_last(op)
-    if not isinstance(block, int) or not 2 <= block <= 64:
-        op.refuse(f"takes blocks of {str(block)[:40]}, expected a whole number from 2 to 64")
-    return block
-
-
-@computes("resize")
-def resize(op: Operation, build: Builder) -> str:
-    """To (height, width), as the layer Resizing does it."""
-    size = op.constant(1, "size")
-    if not isinstance(size, list) or len(size) != 2:
-        op.refuse(f"resizes to {str(size)[:40]}, expected a height and a width")
-    if any(op.option(name) for name in ("antialias", "preserve_aspect_ratio", "crop_to_aspect_ratio", "pad_to_aspect_ratio")):
-        op.refuse("resizes with antialiasing, or keeps the aspect ratio, which is not supported")
-    if op.option("align_corners") or op.option("half_pixel_centers") is False:
-        op.refuse("resizes by the corners of pixels, as TensorFlow 1 did, expected their centres; use tf.image.resize of TensorFlow 2")
-    method = str(op.option("interpolation", "method", default="bilinear")).lower()
-    return op.through("Resizing", {"height": size[0], "width": size[1], "interpolation": method}, build, op.tensors[0])
