@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from edge.converters.setup import Setup, outputs_of, prepare
 from edge.converters.tflite import tflite_content
 from edge.converters.tflite_file import packages
 from edge.errors import InputError, MissingPackage
-from edge.files import Bytes
+from edge.files import Bytes, same_file
 from edge.format import pieces
 from edge.graph import Graph
 from edge.labels import check_labels, labels_fit, read_labels
@@ -110,7 +110,7 @@ def convert(
         raise InputError("bits by layer are chosen by pictures, got none; give --data a file or folder with training pictures")
     require_path(source, "model")
     paths = targets(Path(source), destination, (formats,) if isinstance(formats, str) else formats)
-    recipe_file = _recipe_file(save_recipe, source, calibrate)
+    recipe_file = _recipe_file(save_recipe, source, calibrate, paths.values())
     check_replaceable({**paths, **recipe_file}, force=force)
     possible, missing = _possible(paths)
     tell = progress or (lambda step, done, total: None)
@@ -158,17 +158,26 @@ def convert(
 # -- what was chosen ------------------------------------------------------------------------------------------------------------
 
 
-def _recipe_file(path: object, source: str | os.PathLike[str], calibrate: Source | None) -> dict[str, Path]:
+def _recipe_file(path: object, source: str | os.PathLike[str], calibrate: Source | None, converted: Iterable[Path]) -> dict[str, Path]:
     """Where the recipe goes, if anywhere."""
     if path is None:
         return {}
     file = Path(require_path(path, "recipe"))
     inputs = [each for each in (source, calibrate) if isinstance(each, (str, os.PathLike))]
-    if file.exists() and any(os.path.exists(each) and os.path.samefile(file, each) for each in inputs):
+    if any(same_file(file, each) for each in inputs):
         raise InputError(f"the recipe would replace {file}, which is read; name another file")
+    if any(same_file(file, each) for each in converted):
+        raise InputError(f"the recipe would replace {file}, which the conversion writes; name another file")
+    if unwritable := next((os.fspath(each) for each in inputs if not _is_unicode(os.fspath(each))), None):
+        raise InputError(f"a recipe is UTF-8 text, which cannot hold the name {unwritable!r}; rename it")
     if calibrate is not None and len(inputs) < 2:
         raise InputError("a recipe names the pictures to calibrate on by a path, got others; give one file or folder, or no save_recipe")
     return {RECIPE: file}
+
+
+def _is_unicode(name: str) -> bool:
+    """Not so are names of files whose bytes are no UTF-8."""
+    return name.encode("utf-8", "replace").decode() == name
 
 
 def _calibration(calibrate: Source | None, pictures: int | None, ranges: str) -> Calibration | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge.converters.tflite import is_edge_tflite
 from edge.errors import EdgeError, InputError
-from edge.files import Bytes, write_atomically
+from edge.files import Bytes, occupied, write_atomically
 from edge.format import MAGIC
 
 FORMATS = ("edge", "tflite")
@@ -50,8 +50,8 @@ def check_replaceable(paths: Mapping[str, Path], *, force: bool) -> None:
     for name, path in paths.items():
         if not path.parent.is_dir():
             raise InputError(f"cannot write {path}: there is no folder {path.parent}; make it first or name another destination")
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; name another destination")
+        if state := occupied(path):
+            raise InputError(f"{path} is {state}; name another destination")
         if path.exists() and not force and not _is_ours(name, path):
             raise InputError(f"{path} exists and was not written by edge; give --force to replace it, or another destination")
 

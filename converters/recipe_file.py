@@ -16,7 +16,7 @@
 
     [calibration]
     file = "pictures.npz"               as it was given, looked for from the current folder, then from the recipe's
-    sha256 = "..."                      of the file; of a folder, of the names and bytes of its files; without it nothing is checked
+    sha256 = "..."                      of the file; of a folder, of the names and bytes of its pictures; without it nothing is checked
     pictures = 1000                     at most so many, spread over all there are; without it all are at hand
     ranges = "min-max"                  how ranges of 8-bit activations are found: or "percentile", "mse"
 
@@ -133,12 +133,13 @@ def pictures_of(recipe: Recipe, path: str | os.PathLike[str], given: str | os.Pa
 
 
 def content_sha256(path: str | os.PathLike[str]) -> str:
-    """Of a file's bytes; of a folder, of the names and digests of the files in it (hidden ones left out)."""
+    """Of a file's bytes; of a folder, of the names and digests of the pictures in it."""
     if not os.path.isdir(path):
         with require_file(path, "calibration pictures").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    inside = sorted(each for each in Path(path).iterdir() if each.is_file() and not each.name.startswith("."))
-    names = "".join(f"{each.name}\0{content_sha256(each)}\n" for each in inside)
+    from edge.inputs import pictures_in  # loads Pillow
+
+    names = "".join(f"{each.name}\0{content_sha256(each)}\n" for each in pictures_in(Path(path)))
     return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -181,8 +182,9 @@ def _value(value: Any) -> str:
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """The recipe in a file. Raises `InputError`, naming the file and the line's key, for what is no recipe, unknown keys and values."""
+    file = require_file(path, "recipe")
     try:
-        return _recipe(_parsed(require_file(path, "recipe")))
+        return _recipe(_parsed(file))
     except InputError as err:
         raise InputError(f"cannot read the recipe {os.fspath(path)}: {err}") from err
 
@@ -202,7 +204,8 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _recipe(document: dict[str, Any]) -> Recipe:
-    if document.pop("recipe", None) != FORM:
+    form = document.pop("recipe", None)
+    if type(form) is not int or form != FORM:
         raise InputError(f"expected the line recipe = {FORM} at its top, got none or another; write it with --save-recipe")
     tables = {name: _table(document, name) for name in _TABLES}
     _only(document, _TABLES, "tables")

@@ -83,7 +83,7 @@ def _goal(model: str, options: dict[str, Any]) -> Goal:
     from edge.converters.search import Goal
     from edge.plots import check_plot
 
-    check_plot(options["plot"], (model, options["calibrate"], options["data"]))
+    check_plot(options["plot"], (model, options["calibrate"], options["data"], options["save_recipe"]))
     limits = Goal(options["budget"], options["max_drop"], options["max_latency"])
     target = options["target"] or ("host" if options["max_latency"] is not None else None)
     if target is None:

@@ -26,10 +26,12 @@ def write_atomically(path: str | os.PathLike[str], pieces: Iterable[Bytes]) -> N
     """Write `pieces` one after the other to `path`.
 
     They go to a temporary file in the same folder, which replaces `path` when its bytes have reached the disk. On any failure `path` is as
-    it was and the temporary file is gone; failures of the system are raised as `EdgeError`.
+    it was and the temporary file is gone; failures of the system are raised as `EdgeError`, and so is a `path` of anything but a file.
     """
     # A link stays a link: what it points to is replaced.
     target = Path(os.path.realpath(path))
+    if state := occupied(target):
+        raise EdgeError(f"cannot write {os.fspath(path)}: expected a file there, or nothing, but it is {state}; name another destination")
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.partial")
     try:
         _write(temporary, pieces)
@@ -39,6 +41,20 @@ def write_atomically(path: str | os.PathLike[str], pieces: Iterable[Bytes]) -> N
         raise EdgeError(f"cannot write {os.fspath(path)}: {err.strerror or err}; nothing was changed; {advice}") from err
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def occupied(path: str | os.PathLike[str]) -> str | None:
+    """What is at `path` that no file may replace: "a folder", or a device or a pipe; None if nothing, or a file."""
+    if os.path.isdir(path):
+        return "a folder"
+    return "no regular file" if os.path.exists(path) and not os.path.isfile(path) else None
+
+
+def same_file(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether both name one file, be it there or not."""
+    if os.path.exists(path) and os.path.exists(other):
+        return os.path.samefile(path, other)
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def _write(path: Path, pieces: Iterable[Bytes]) -> None:

@@ -92,7 +92,7 @@ def _sources(
     path: Path, shape: tuple[int, ...] | None, array_names: Sequence[str], background: tuple[int, int, int]
 ) -> list[Picture | StoredArray]:
     if os.path.isdir(path):
-        return [Picture(file, background) for file in _pictures_in(path)]
+        return [Picture(file, background) for file in pictures_in(path)]
     require_file(path, "input")
     match path.suffix.lower():
         case ".npy":
@@ -103,7 +103,8 @@ def _sources(
             return [Picture(path, background)]
 
 
-def _pictures_in(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files of a folder (one level, hidden ones left out), by name. Raises InputError where there is none."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as err:

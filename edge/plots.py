@@ -6,15 +6,18 @@ import os
 from collections.abc import Iterable
 
 from edge.errors import InputError
+from edge.files import occupied, same_file
 
 
-def check_plot(path: str | None, read: Iterable[str | None] = ()) -> None:
-    """Raise `InputError` for a plot that is no `.svg` file, is among the files that are `read`, or whose folder is not there."""
+def check_plot(path: str | None, others: Iterable[str | None] = ()) -> None:
+    """Raise `InputError` for a plot that is no `.svg` file, is one of the `others` that are read or written, or has no place to go to."""
     if path is None:
         return
     if os.path.splitext(path)[1].lower() != ".svg":
         raise InputError(f"--plot draws SVG, which browsers and word processors show, got {path}; give a name that ends in .svg")
     if not os.path.isdir(os.path.dirname(path) or "."):
         raise InputError(f"cannot write {path}: there is no folder {os.path.dirname(path)}; make it first")
-    if any(each and os.path.exists(path) and os.path.exists(each) and os.path.samefile(path, each) for each in read):
-        raise InputError(f"--plot {path} is among the files that are read, and would be replaced; name another file")
+    if state := occupied(path):
+        raise InputError(f"cannot write {path}: expected a file there, or nothing, but it is {state}; name another destination")
+    if any(each and same_file(path, each) for each in others):
+        raise InputError(f"--plot {path} is among the files that are read or written, and would replace it; name another file")

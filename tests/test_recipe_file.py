@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,6 +144,22 @@ def test_recipes_replace_only_recipes(folder: Path) -> None:
     assert invoke("model.h5", "--save-recipe", "notes.toml").exit_code == 0
     refused = invoke("model.h5", "--save-recipe", "model.h5", "--force")
     assert refused.exit_code == 1 and "which is read" in refused.stderr
+    refused = invoke("model.h5", "--save-recipe", "model.tflite")
+    assert refused.exit_code == 1 and "which the conversion writes" in refused.stderr
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_recipes_go_to_no_pipe(folder: Path, force: tuple[str, ...]) -> None:
+    os.mkfifo("pipe")
+    refused = invoke("model.h5", "--save-recipe", "pipe", *force)
+    assert refused.exit_code == 1 and "pipe is no regular file" in refused.stderr and not (folder / "model.edge").exists()
+
+
+def test_names_that_no_recipe_can_hold_are_refused(folder: Path) -> None:
+    name = os.fsdecode(b"pictures\xff.npz")
+    (folder / "pictures.npz").rename(name)
+    refused = invoke("model.h5", "--bits", "8", "--calibrate", name, "--save-recipe", "saved.toml")
+    assert refused.exit_code == 1 and "cannot hold the name 'pictures\\udcff.npz'; rename it" in refused.stderr
 
 
 def test_pictures_without_a_path_have_no_recipe(folder: Path) -> None:
@@ -150,12 +167,13 @@ def test_pictures_without_a_path_have_no_recipe(folder: Path) -> None:
         edge.convert("model.h5", bits=8, calibrate=np.zeros((2, *SHAPE), np.uint8), save_recipe="saved.toml")
 
 
-def test_a_folder_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+def test_a_folder_is_known_by_the_pictures_in_it(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").write_bytes(b"a")
         (tmp_path / name / "b.png").write_bytes(b"b")
-    (tmp_path / "two" / ".hidden").write_bytes(b"x")
+    for name in (".hidden", "notes.txt", "recipe.toml"):
+        (tmp_path / "two" / name).write_bytes(b"x")
     assert content_sha256(tmp_path / "one") == content_sha256(tmp_path / "two")
     (tmp_path / "two" / "b.png").rename(tmp_path / "two" / "c.png")
     assert content_sha256(tmp_path / "one") != content_sha256(tmp_path / "two")
@@ -172,6 +190,7 @@ GOOD = 'recipe = 1\n[bits]\nweights = 8\nactivations = 8\n'
     [
         ("", "recipe = 1"),
         ("recipe = 2\n", "recipe = 1"),
+        (GOOD.replace("1", "true", 1), "recipe = 1"),
         ("recipe = ", "expected TOML"),
         ("\xff\xfe", "recipe = 1|expected TOML"),
         ("recipe = 1\n", "weights in .bits. should be one of"),
@@ -216,4 +235,4 @@ def test_other_pictures_are_refused(folder: Path) -> None:
 
 def test_there_is_no_recipe(folder: Path) -> None:
     result = invoke("model.h5", "--recipe", "none.toml")
-    assert result.exit_code == 1 and "there is none" in result.stderr
+    assert result.exit_code == 1 and result.stderr.count("none.toml") == 1 and "there is none" in result.stderr

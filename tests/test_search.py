@@ -167,6 +167,7 @@ def test_pictures_without_classes_count_answers_that_changed(folder: Path) -> No
         (("--target", PI), 2, "--target goes with"),
         (("--plot", "a.svg"), 2, "--plot goes with"),
         (("--budget", "60KB", "--data", "pictures.npz", "--plot", "a.png"), 1, "ends in .svg"),
+        (("--budget", "60KB", "--data", "pictures.npz", "--plot", "a.svg", "--save-recipe", "a.svg"), 1, "would replace it"),
         (("--budget", "60KB", "--data", "pictures.npz", "--target", "nowhere"), 1, "nowhere"),
         (("--budget", "60KB", "--data", "pictures.npz", "--activation-bits", "1"), 1, "activation bits should be"),
         (("--budget", "60KB", "--data", "pictures.npz", "--layer", "z=4"), 1, "matches none"),

@@ -168,10 +168,12 @@ def test_names_that_are_markup_are_escaped() -> None:
         (("--data", "pictures.npz", "--bits", ""), 2, "got ''"),
         (("--data", "pictures.npz", "--pictures", "0"), 2, "--pictures"),
         (("--data", "pictures.npz", "--plot", "a.png"), 1, "ends in .svg"),
+        (("--data", "pictures.npz", "--plot", "folder.svg"), 1, "it is a folder"),
         (("--data", "pictures.npz", "--plot", "none/a.svg"), 1, "there is no folder none"),
     ],
 )
 def test_bad_options_are_refused(folder: Path, options: tuple[str, ...], code: int, words: str) -> None:
+    (folder / "folder.svg").mkdir()
     result = invoke("model.h5", *options)
     assert result.exit_code == code and words in result.stderr
 
