@@ -117,6 +117,7 @@ def convert(
     tell("reading", 0, 1)
     setup = prepare(read_keras(Path(source), input_shape=input_shape, weights=weights), input_dtype, preprocess)
     calibration, examples = setup.samples(calibrate, CALIBRATION_ARRAYS), setup.samples(data, DATA_ARRAYS)
+    remarks = [f"warning: {remark}" for each in (calibration, examples) if each is not None for remark in each.remarks]
     if calibration is not None and calibration_pictures is not None:
         calibration = calibration.first(calibration_pictures)
     choice = None
@@ -152,7 +153,7 @@ def convert(
     hint = _HINT if calibration is None and request.has_levels else ()
     found = f"labels: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}, from {LABEL_FILE} beside the model"
     named = (found,) if names and labels is None else ()
-    return replace(report, messages=(*report.messages, *hint, *named), choice=choice)
+    return replace(report, messages=(*report.messages, *hint, *named, *dict.fromkeys(remarks)), choice=choice)
 
 
 # -- what was chosen ------------------------------------------------------------------------------------------------------------

@@ -49,6 +49,15 @@ class Samples:
             else:
                 yield [self._array(*each) for each in zip(item.parts, self.inputs, strict=True)], item.label
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Why labels that a file holds are not used."""
+        return () if isinstance(self.items, tuple) else self.items.remarks
+
+    def labelled_for(self, classes: int) -> Samples:
+        """The same, without labels where they are not all of 0 .. classes - 1; a remark says so."""
+        return self if isinstance(self.items, tuple) else replace(self, items=self.items.labelled_for(classes))
+
     def first(self, count: int) -> Samples:
         """At most `count` of them, spread over the whole."""
         if len(self) <= count:

@@ -66,6 +66,8 @@ class Sensitivity:
     bits: tuple[Bits, ...]
     activation_bits: int
     layers: tuple[LayerSensitivity, ...]
+    remarks: tuple[str, ...] = ()
+    """Why labels of the pictures are not used."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able values."""
@@ -74,6 +76,7 @@ class Sensitivity:
             "pictures": self.pictures,
             "bits": list(self.bits),
             "activation_bits": self.activation_bits,
+            "remarks": list(self.remarks),
             "layers": [
                 {
                     "name": each.layer.name,
@@ -130,7 +133,7 @@ def measured(
     for done, layer in enumerate(layers):
         tell(f"layer {layer.name}", done, len(layers))
         found.append(LayerSensitivity(layer, work.scores(layer)))
-    return Sensitivity(setup.model.source, len(known), tuple(bits), activation_bits, tuple(found))
+    return Sensitivity(setup.model.source, len(known), tuple(bits), activation_bits, tuple(found), samples.remarks)
 
 
 def layers_of(model: KerasModel, graph: Graph) -> tuple[Layer, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge.answers import kind_of
+from edge.answers import class_output, kind_of
 from edge.batches import size_text, takes_pictures
 from edge.converters.keras_model import KerasModel, without_values
 from edge.converters.layers import INPUT_DTYPES, meant_preset, read_graph, rescales_itself
@@ -36,9 +37,18 @@ class Setup:
         return tuple(TensorInfo(name, kind.shape, kind.encoding.name.lower()) for name, kind in types.items())
 
     def samples(self, source: Source | None, array_names: Sequence[str]) -> Samples | None:
+        """The examples behind `source`, with labels where they are classes of the network."""
         if source is None:
             return None
-        return load_examples(source, inputs=self.inputs, preprocess=self.preprocess, array_names=array_names)
+        found = load_examples(source, inputs=self.inputs, preprocess=self.preprocess, array_names=array_names)
+        return found if (classes := self._classes()) is None else found.labelled_for(classes)
+
+    def _classes(self) -> int | None:
+        """How many classes the network tells apart, None where its outputs name none."""
+        shapes = [self.graph.types[name].shape for name in self.graph.outputs]
+        kinds = [each["kind"] for each in outputs_of(self.model, self.graph)]
+        number = class_output(list(zip(kinds, shapes, strict=True)))
+        return None if number is None else max(2, math.prod(shapes[number]))
 
     def described(self) -> str:
         """What the network sees, in words."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli_options import PATH, json_option, numbers, overrides, preprocessing_options
-from edge.console import Column, Progress, count_text, out, out_json, out_table, printable, say
+from edge.console import Column, Progress, count_text, out, out_json, out_table, printable, say, warn
 from edge.widths import CHOICES, Bits, width
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def sensitivity(model: str, as_json: bool, plot: str | None, bits: tuple[Bits, .
         preprocess = preprocess_of(model, changed, **source)
         found = measure(model, options["data"], bits=bits or LOWERED, pictures=options["pictures"], preprocess=preprocess,
                         input_dtype=options["input_dtype"], progress=tell, **source)  # fmt: skip
+    for remark in found.remarks:
+        warn(remark)
     if plot is not None:
         _write(plot, found)
     if as_json:

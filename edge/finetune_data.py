@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from edge.batches import takes_pictures
 from edge.converters.samples import load_examples
 from edge.datasets import Part
 from edge.errors import InputError
-from edge.inputs import Inputs
 from edge.preprocess import Preprocess
 from edge.tensors import TensorInfo
 from edge.zoo_writer import Model
@@ -59,11 +58,11 @@ def read_pictures(
     samples = load_examples(path, inputs=(seen,), preprocess=preprocess if takes_pictures(shape) else None, array_names=array_names)
     x = np.empty((len(samples), *shape), np.uint8 if as_bytes else np.float32)
     labels: list[int] = []
-    items = samples.items.labelled_for(classes) if isinstance(samples.items, Inputs) else samples.items
-    for row, (values, label) in enumerate(replace(samples, items=items)):
+    samples = samples.labelled_for(classes)
+    for row, (values, label) in enumerate(samples):
         x[row] = values
         labels += [] if label is None else [label]
-    return Pictures(x, np.array(labels, np.int64) if len(labels) == len(x) else None, getattr(items, "remarks", ()))
+    return Pictures(x, np.array(labels, np.int64) if len(labels) == len(x) else None, samples.remarks)
 
 
 def parted(pictures: Pictures, y: NDArray[np.int64], *, seed: int) -> Parts:

@@ -224,6 +224,14 @@ def test_data_give_the_agreement_and_the_accuracy(folder: Path, model: Path) -> 
     assert "conv2d int8 x int2 -> int8" in result.stdout
 
 
+def test_labels_that_are_no_classes_of_the_model_are_not_used(folder: Path, model: Path) -> None:
+    pictures(folder)
+    np.savez(folder / "test.npz", x=np.load(folder / "test.npz")["x"], y=[1, 2, 3, 2])
+    result = invoke(model, "--data", "test.npz")
+    assert "expected classes 0 to 2, as the model has, got 3; number them so" in result.stderr
+    assert "top-1 agreement with the source on 4 pictures: 100.00 %" in result.stdout.splitlines()
+
+
 def test_low_agreement_is_a_warning(folder: Path) -> None:
     rng = np.random.default_rng(0)
     layers = [conv(f"conv{i}", rng.normal(size=(1, 1, 3, 3)).astype(np.float32) ** 3) for i in range(5)]

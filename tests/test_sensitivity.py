@@ -117,6 +117,14 @@ def test_pictures_of_known_classes_give_accuracies(folder: Path) -> None:
             assert score_.drop_points == pytest.approx(100 * (score_.source_right - score_.right) / score_.pictures)
 
 
+def test_labels_that_are_no_classes_are_not_used(folder: Path) -> None:
+    known = np.load("pictures.npz")
+    np.savez("pictures.npz", x_train=known["x_train"], y_train=known["y_train"] + 1)
+    result = invoke("model.h5", "--data", "pictures.npz", "--bits", "1")
+    assert "accuracy" not in result.stdout and "expected classes 0 to 2" in result.stderr
+    assert "got 3" in json.loads(invoke("model.h5", "--data", "pictures.npz", "--bits", "1", "--json").stdout)["remarks"][0]
+
+
 def test_a_network_does_itself_no_damage() -> None:
     known = setup()
     samples = known.samples(rng(5).normal(size=(40, *SHAPE)).astype(np.float32), ())
