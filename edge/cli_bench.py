@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import PATH, json_option, numbers
+from edge.cli_options import PATH, Number, json_option, numbers
 from edge.console import Column, Progress, bytes_text, compiling, out, out_facts, out_json, out_table, printable, say, seconds_text, warn
 from edge.widths import CHOICES, width
 
@@ -41,14 +41,14 @@ x: how many times as long as the first model on as many threads, by neighbouring
 @click.command(epilog=EPILOG)
 @click.argument("models", nargs=-1, required=True, type=PATH, metavar="MODEL...")
 @click.option("--threads", type=numbers(int), metavar="N,...", help="Numbers of threads (default: 1, 2, 4 and so on up to all cores).")
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="About how long to measure in all.")
+@click.option("--seconds", type=Number(0.1, 3600), default=5.0, show_default=True, help="About how long to measure in all.")
 @click.option("--bits", type=click.Choice(CHOICES), multiple=True, help="Bits of the .edge made of a Keras file (default: 1); repeatable.")
 @click.option("--calibrate", type=PATH, metavar="FILE|FOLDER", help="Pictures for ranges of 8 bits (default: random ones).")
 @click.option("--input-shape", type=numbers(int), metavar="H,W,C", help="Sizes of an input that a Keras file leaves open.")
 @click.option("--litert/--no-litert", default=True, show_default=True, help="Of a Keras file, measure LiteRT float32 and int8 too.")
 @click.option("--save", type=PATH, metavar="FILE", help="Write the run, as JSON that pytest-benchmark reads.")
 @click.option("--compare", type=PATH, metavar="OLD", help="Show what changed since a saved run, at equal clocks.")
-@click.option("--fail-above", type=click.FloatRange(min=0, min_open=True), metavar="RATIO", help="Exit with 1 where --compare shows more.")
+@click.option("--fail-above", type=Number(min=0, min_open=True), metavar="RATIO", help="Exit with 1 where --compare shows more.")
 @json_option
 def bench(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Measure the latency of MODELs (.edge, .tflite, Keras files, or examples such as digits) on this machine.

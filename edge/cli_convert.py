@@ -83,6 +83,8 @@ def convert(model: str, as_json: bool, **options: Any) -> None:
     changed = overrides(options)
     recipe = _recipe(options["recipe"])
     goal = taken_goal(model, options, _given()) if recipe is None else None
+    if recipe is None and options["calibrate"] is None and "calibration" in _given():
+        raise click.UsageError("--calibration says how ranges are found on pictures, got none; give --calibrate, or leave it out.")
     report = _convert(model, _chosen(model, changed, options, goal) if recipe is None else _by_recipe(recipe, options), options)
     if recipe is not None:
         _warn_of_another_model(recipe, report)

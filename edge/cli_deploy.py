@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import PATH, json_option
+from edge.cli_options import PATH, Number, json_option
 from edge.console import Progress, bytes_text, out, out_facts, out_json, say, seconds_text, warn
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ where anything fails the first one stays in use. On the device: ~/edge/cats/curr
 @click.option("--system-site-packages", is_flag=True, help="Use the device's own numpy and pillow where they are new enough.")
 @click.option("--service", type=click.Choice(["watch", "camera"]), help="Classify a folder's new pictures, or camera stills, from now on.")
 @click.option("--folder", default="~/edge-pictures", show_default=True, metavar="DIR", help="The folder that --service watch watches.")
-@click.option("--seconds", type=click.FloatRange(0.01, 600), default=1.0, show_default=True, help="How long to measure there.")
+@click.option("--seconds", type=Number(0.01, 600), default=1.0, show_default=True, help="How long to measure there.")
 @click.option("--uninstall", is_flag=True, help="Remove what was deployed, service and all.")
 @json_option
 def deploy(model: str, host: str, as_json: bool, **options: Any) -> None:

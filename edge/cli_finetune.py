@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import PATH, json_option, overrides, preprocessing_options
+from edge.cli_options import PATH, Number, json_option, overrides, preprocessing_options
 from edge.console import Column, Progress, out, out_facts, out_json, out_table, say, seconds_text, styled
 from edge.widths import width
 
@@ -39,7 +39,7 @@ are held back for the scores; the rest is learnt from. The first and the last la
 @click.option("--layer", "layers", multiple=True, metavar="PATTERN=BITS", help="Other bits for layers by name; 8 and 32 leave them out.")
 @click.option("--shortcuts", is_flag=True, help="With --activation-bits 1, a shortcut around every layer of signs that has room for one.")
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Over the pictures learnt from.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="R", help="The highest learning rate (default: by the bits).")
+@click.option("--rate", type=Number(min=0, min_open=True), metavar="R", help="The highest learning rate (default: by the bits).")
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, metavar="N", help="Pictures a step.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S", help="Of parts, order and augmentation.")
 @click.option("--test", type=PATH, metavar="FILE|FOLDER", help="Labelled pictures for the final scores: x_test and y_test of an .npz, say.")

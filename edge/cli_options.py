@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -33,6 +34,16 @@ def numbers(kind: type[int] | type[float], *counts: int) -> Callable[[str], tupl
         return found
 
     return parse
+
+
+class Number(click.FloatRange):
+    """Of options: a finite number within bounds, where ranges of click let NaN pass, and infinity if they are open above."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"expected a finite number, got {value!r}.", param, ctx)
+        return found
 
 
 _PREPROCESSING = (

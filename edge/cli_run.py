@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import PATH, idle_options, json_option, overrides, preprocessing_options
+from edge.cli_options import PATH, Number, idle_options, json_option, overrides, preprocessing_options
 from edge.console import (
     Column,
     Progress,
@@ -72,7 +72,7 @@ uint8 arrays are pictures; float arrays go to the net as they are. Where a model
 @click.option("--existing", is_flag=True, help="With --watch: those that are there already, too.")
 @click.option("--camera", is_flag=True, help="Classify stills of a camera, until interrupted.")
 @click.option("--device", type=PATH, metavar="FILE", help="With --camera: a Video4Linux device such as /dev/video0.")
-@click.option("--every", type=click.FloatRange(0, 86400), default=2.0, show_default=True, help="With --camera: seconds between stills.")
+@click.option("--every", type=Number(0, 86400), default=2.0, show_default=True, help="With --camera: seconds between stills.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="With --watch and --camera: end after N pictures.")
 @click.option("--timing", is_flag=True, help="Show where the time goes, by stage and by layer.")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, metavar="N", help="Run each picture N times; latencies are medians.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edge.cli_options import PATH
+from edge.cli_options import PATH, Number
 from edge.console import Column, bytes_text, out, out_table, printable, say, seconds_text
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _measure(text: str, units: Mapping[str, float], what: str) -> float:
 
 _OPTIONS = (
     click.option("--budget", type=size, metavar="SIZE", help="Choose bits by layer for a .edge file of at most so many bytes."),
-    click.option("--max-drop", type=click.FloatRange(0, 100), metavar="POINTS",
+    click.option("--max-drop", type=Number(0, 100), metavar="POINTS",
                  help="Choose them for the smallest file that loses at most so many points of accuracy."),
     click.option("--max-latency", type=duration, metavar="TIME", help="Choose them for at most this time of an inference."),
     click.option("--target", metavar="NAME|FILE", help="The device of --max-latency (default: host, this machine)."),

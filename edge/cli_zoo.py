@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from edge.cli_options import PATH, json_option
+from edge.cli_options import PATH, Number, json_option
 from edge.console import Column, bytes_text, out, out_facts, out_json, out_table, shape_text
 from edge.zoo_writer import PRECISIONS
 
@@ -34,7 +34,7 @@ def zoo() -> None:
 
 _network = click.argument("network", metavar="NETWORK")
 _precision = click.option("--precision", type=click.Choice(PRECISIONS), default="float", show_default=True, help="Of weights, activations.")
-_width = click.option("--width", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Times the channels.")
+_width = click.option("--width", type=Number(min=0, min_open=True), default=1.0, show_default=True, help="Times the channels.")
 
 
 @zoo.command("list")

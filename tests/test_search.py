@@ -164,6 +164,8 @@ def test_pictures_without_classes_count_answers_that_changed(folder: Path) -> No
         (("--budget", "-1KB"), 2, "expected a size"),
         (("--max-latency", "2"), 2, "expected a time"),
         (("--max-drop", "101"), 2, "--max-drop"),
+        (("--max-drop", "nan"), 2, "expected a finite number, got 'nan'"),
+        (("--bits", "8", "--calibration", "mse"), 2, "give --calibrate"),
         (("--target", PI), 2, "--target goes with"),
         (("--plot", "a.svg"), 2, "--plot goes with"),
         (("--budget", "60KB", "--data", "pictures.npz", "--plot", "a.png"), 1, "ends in .svg"),
