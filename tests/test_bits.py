@@ -304,7 +304,7 @@ def test_8_bits_lower_only_the_float_layers_of_a_binarized_network() -> None:
 @pytest.mark.parametrize(
     ("bits", "activation_bits", "says"),
     [
-        (3, 32, "bits should be one of 1, 2, ternary, 4, 8, 32, got 3"),
+        (3, 32, "bits should be one of 1, 2, ternary, 4, 8, 16, 32, got 3"),
         (8, 1, "should be 8 or 32 with bits 8, got 1$"),
         (32, 8, "should be 32 with bits 32, got 8$"),
         (1, 16, "should be 1 or 8 or 32 with bits 1, got 16$"),

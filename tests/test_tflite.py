@@ -228,7 +228,7 @@ def test_one_tensor_may_be_two_outputs_and_an_input_an_output() -> None:
 # What tflite-runtime 2.14 knows; it refuses a newer version of an operator.
 # The versions that tflite-runtime 2.14 and older have; those of the resizing operations are of 2020, with half-pixel centres.
 _OLDEST = {
-    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "DEQUANTIZE": 2, "QUANTIZE": 2, "RESIZE_NEAREST_NEIGHBOR": 3,
+    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "DEQUANTIZE": 3, "QUANTIZE": 2, "RESIZE_NEAREST_NEIGHBOR": 3,
     "RESIZE_BILINEAR": 3,
 }  # fmt: skip
 
