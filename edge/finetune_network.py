@@ -10,6 +10,7 @@ Keras is imported inside the functions.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,20 +71,14 @@ class _Flat:
     def __init__(self, keras: Any) -> None:
         self.keras = keras
         self.copies: dict[int, tuple[Any, Any]] = {}
+        self.activations: dict[int, Any] = {}
 
     def run(self, model: Model, inputs: Tensor, prefix: str) -> Tensor:
         """What copies of a model's layers give for `inputs`."""
-        keras, given = self.keras, {}
-
-        def call(layer: Any, *args: Any, **kwargs: Any) -> Tensor:
-            given[id(layer)] = self.called(layer, prefix, *args, **kwargs)
-            return given[id(layer)]
-
-        graph = keras.Model(model.inputs, model.outputs) if isinstance(model, keras.Sequential) else model
-        wanted = [inputs] if isinstance(graph.input, (list, tuple)) else inputs
-        keras.models.clone_model(graph, input_tensors=wanted, clone_function=lambda layer: layer, call_function=call)
-        # Not the clone's outputs: behind inputs that are results of other layers those are in a graph of their own.
-        return given[id(graph.outputs[0]._keras_history.operation)]
+        graph = self.keras.Model(model.inputs, model.outputs) if isinstance(model, self.keras.Sequential) else model
+        # Not clone_model, which wants inputs that are no results of other layers.
+        found = graph._run_through_graph(inputs, lambda layer: partial(self.called, layer, prefix))
+        return self.keras.tree.flatten(found)[0]
 
     def called(self, layer: Any, prefix: str, *args: Any, **kwargs: Any) -> Tensor:
         """What the copy of one layer gives."""
@@ -106,9 +101,11 @@ class _Flat:
         return self.copies[id(layer)][1]
 
     def _activated(self, layer: Any, prefix: str, x: Tensor) -> Tensor:
-        layers, name = self.keras.layers, f"{prefix}{layer.name}_activation"
-        function = _activation(layer)
-        return layers.Softmax(name=name)(x) if function is self.keras.activations.softmax else layers.Activation(function, name=name)(x)
+        layers, name, function = self.keras.layers, f"{prefix}{layer.name}_activation", _activation(layer)
+        if id(layer) not in self.activations:
+            is_softmax = function is self.keras.activations.softmax
+            self.activations[id(layer)] = layers.Softmax(name=name) if is_softmax else layers.Activation(function, name=name)
+        return self.activations[id(layer)](x)
 
     def copy_weights(self) -> None:
         for layer, copied in self.copies.values():

@@ -173,6 +173,18 @@ def test_prepared_networks_compute_the_same() -> None:
     assert any(layer.name.startswith("inner_conv2d") for layer in made.layers)
 
 
+def test_layers_and_models_that_are_used_twice_are_prepared() -> None:
+    inner = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(1, 3, padding="same", activation="relu")], name="inner")
+    picture = keras.Input(SHAPE)
+    outer = keras.Model(picture, inner(inner(picture)), name="outer")
+    x = keras.Input(SHAPE)
+    model = keras.Model(x, keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(outer(inner(outer(x))))))
+    made = prepared(model)
+    x = np.random.default_rng(0).normal(size=(5, *SHAPE)).astype(np.float32)
+    np.testing.assert_array_equal(made.predict(x, verbose=0), model.predict(x, verbose=0))
+    assert len(made.variables) == len(model.variables) == 4
+
+
 def test_batch_norms_are_inserted_where_the_source_has_none() -> None:
     norms, bare = prepared(float_model()), prepared(float_model(norms=False))
     layers = {name: Algorithm("xnor_weights") for name in ("inner", "second", "third")}
