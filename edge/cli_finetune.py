@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import PATH, Number, json_option, overrides, preprocessing_options
+from edge.cli_options import PATH, SEED, Number, json_option, overrides, preprocessing_options
 from edge.console import Column, Progress, out, out_facts, out_json, out_table, say, seconds_text, styled
 from edge.widths import width
 
@@ -41,7 +41,7 @@ are held back for the scores; the rest is learnt from. The first and the last la
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Over the pictures learnt from.")
 @click.option("--rate", type=Number(min=0, min_open=True), metavar="R", help="The highest learning rate (default: by the bits).")
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, metavar="N", help="Pictures a step.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S", help="Of parts, order and augmentation.")
+@click.option("--seed", type=SEED, default=0, show_default=True, metavar="S", help="Of parts, order and augmentation.")
 @click.option("--test", type=PATH, metavar="FILE|FOLDER", help="Labelled pictures for the final scores: x_test and y_test of an .npz, say.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 @click.option("-o", "--output", type=PATH, metavar="FILE", help="By default MODEL-1bit.keras (-2bit, ...) in this folder.")

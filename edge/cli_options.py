@@ -19,6 +19,11 @@ _FIELDS = ("preset", "range", "mean", "std", "channel_order", "gray", "invert", 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+MOST_WIDTH = 64
+SEED = click.IntRange(0, 2**32 - 1)
+"""Of what NumPy, Python and TensorFlow draw together."""
+
+
 def numbers(kind: type[int] | type[float], *counts: int) -> Callable[[str], tuple[int | float, ...]]:
     """A type of options: numbers separated by commas, as many as one of `counts` says, or any number of them."""
 

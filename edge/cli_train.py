@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import PATH, Number, json_option
+from edge.cli_options import MOST_WIDTH, PATH, SEED, Number, json_option
 from edge.console import Progress, bytes_text, out, out_facts, out_json, say, seconds_text, styled
 from edge.recipes import PRECISIONS
 
@@ -45,8 +45,8 @@ def _list(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float", show_default=True, help="Of weights, and of activations.")
 @click.option("--data", type=PATH, metavar="FILE|FOLDER", help="An .npz or a folder of pictures, in place of the data fetched by name.")
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="By default the recipe's.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S", help="Of weights, order and augmentation.")
-@click.option("--width", type=Number(min=0, min_open=True), default=1.0, show_default=True, metavar="W", help="Times channels.")
+@click.option("--seed", type=SEED, default=0, show_default=True, metavar="S", help="Of weights, order and augmentation.")
+@click.option("--width", type=Number(0, MOST_WIDTH, min_open=True), default=1.0, show_default=True, metavar="W", help="Times channels.")
 @click.option("--discriminator-steps", type=click.IntRange(min=1), metavar="N", help="GANs: for a step of the generator.")
 @click.option("--classifier", type=PATH, metavar="FILE", help="GANs: the .edge file that judges what is made.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the folder.")

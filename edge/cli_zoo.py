@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from edge.cli_options import PATH, Number, json_option
+from edge.cli_options import MOST_WIDTH, PATH, SEED, Number, json_option
 from edge.console import Column, bytes_text, out, out_facts, out_json, out_table, shape_text
 from edge.zoo_writer import PRECISIONS
 
@@ -34,7 +34,7 @@ def zoo() -> None:
 
 _network = click.argument("network", metavar="NETWORK")
 _precision = click.option("--precision", type=click.Choice(PRECISIONS), default="float", show_default=True, help="Of weights, activations.")
-_width = click.option("--width", type=Number(min=0, min_open=True), default=1.0, show_default=True, help="Times the channels.")
+_width = click.option("--width", type=Number(0, MOST_WIDTH, min_open=True), default=1.0, show_default=True, help="Times the channels.")
 
 
 @zoo.command("list")
@@ -112,7 +112,7 @@ def _row(layer: Any) -> dict[str, Any]:
 @_precision
 @_width
 @click.option("-o", "--output", type=PATH, metavar="FILE", help="By default NETWORK-PRECISION.keras in this folder.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the initial weights.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the initial weights.")
 @json_option
 def build(network: str, precision: str, width: float, output: str | None, seed: int, as_json: bool) -> None:
     """Write NETWORK, untrained, as a .keras file."""

@@ -257,6 +257,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         (["lenet", "--precision", "half"], "'half' is not one of"),
         (["lenet", "--epochs", "0"], "0 is not in the range"),
         (["lenet", "--width", "0"], "0.0 is not in the range"),
+        (["lenet", "--width", "nan"], "expected a finite number"),
+        (["lenet", "--width", "1e9"], "is not in the range"),
+        (["lenet", "--seed", str(2**32)], "is not in the range"),
         ([], "Missing argument 'RECIPE'"),
     ],
 )
