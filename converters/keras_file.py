@@ -76,7 +76,7 @@ def read_keras(
             source, sha256 = _with_weights(source, Path(weights) if weights is not None else weights_beside(path), sha256)
         return _model(source, path.name, sha256, input_shape)
     except ModelError as err:
-        raise ModelError(f"{path.name}: {err}") from err
+        raise ModelError(f"{path.name or path}: {err}") from err
 
 
 def _with_weights(source: _Source, path: Path, sha256: str) -> tuple[_Source, str]:

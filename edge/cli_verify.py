@@ -37,7 +37,7 @@ bits allow; 1: not.
 @click.argument("files", nargs=-1, required=True, type=PATH, metavar="SOURCE CONVERTED...")
 @click.option("--data", type=PATH, metavar="FILE|FOLDER", help="Pictures, or .npy / .npz; random inputs if not given.")
 @click.option("--weights", type=PATH, metavar="FILE", help="The weights of a SOURCE that holds none, such as JSON.")
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="How many examples, spread over the data.")
+@click.option("--count", type=click.IntRange(1, 1 << 20), metavar="N", help="How many examples, spread over the data.")
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), metavar="N", help="Of random inputs (default: 0).")
 @click.option("--oracle", type=click.Choice(tuple(ORACLES)), help="What computes the source (default: auto).")
 @click.option("--sign-off", is_flag=True, help="Store the result in the .edge file as a certificate; Keras has to agree.")

@@ -282,3 +282,9 @@ def test_extremes_are_drawn_inside_the_picture(odd: LayerComparison) -> None:
     marks = [float(mark.get("cy") or mark.get("y") or -1) for mark in (*drawing.findall(".//circle"), *drawing.findall(".//rect"))]
     assert marks and all(0 <= place <= 390 for place in marks)
     assert value_of(odd) >= 0
+
+
+@pytest.mark.parametrize("count", ["0", "99999999999999"])
+def test_counts_that_never_end_are_refused(count: str) -> None:
+    shown = invoke("verify", DIGITS, DIGITS, "--count", count)
+    assert shown.exit_code == 2 and "is not in the range" in shown.stderr

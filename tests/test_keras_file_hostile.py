@@ -29,7 +29,7 @@ def refusal(path: Path, **options: Any) -> str:
     with pytest.raises(ModelError) as caught:
         read_keras(path, **options)
     message = str(caught.value)
-    assert message.startswith(f"{path.name}: ")
+    assert message.startswith(f"{path.name or path}: ")
     assert message.isprintable()
     assert len(message) < 500
     return message
@@ -89,6 +89,7 @@ def test_folders_and_absent_files(tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     folder.mkdir()
     assert "is a folder" in refusal(folder)
+    assert refusal(Path(".")).startswith(".: is a folder")
     (folder / "saved_model.pb").write_bytes(b"")
     assert "SavedModel folder without keras_metadata.pb: it was exported" in refusal(folder)
     assert "No such file" in refusal(tmp_path / "absent.h5")
