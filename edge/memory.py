@@ -19,7 +19,7 @@ PAGE_BYTES = mmap.PAGESIZE
 _HUGE_BYTES = 4 << 20  # from here on large pages are asked for, as NumPy does
 _RESERVED_BYTES = 1 << 20
 _SHIFT_BYTES = 9 * ALIGNMENT  # lines of a page by which tensors lie apart from constants
-_NO_ACCESS, _READ_WRITE = 0, 3  # PROT_NONE, PROT_READ | PROT_WRITE
+_NO_ACCESS, _READ_WRITE, READ_EXECUTE = 0, 3, 5  # PROT_NONE, PROT_READ | PROT_WRITE, PROT_READ | PROT_EXEC
 
 
 def aligned(nbytes: int) -> np.ndarray:
@@ -73,7 +73,7 @@ class Pages:
             self._used, self._memory = 0, _fenced(0, mapped_bytes(max(_RESERVED_BYTES, 2 * taken)))
         before, after = mapped_bytes(self._used) if self._used else 0, mapped_bytes(self._used + taken)
         if after > before:
-            _protect(self._memory.ctypes.data + before, after - before, _READ_WRITE)
+            protect(self._memory.ctypes.data + before, after - before, _READ_WRITE)
         start, self._used = self._used, self._used + taken
         return self._memory[start : start + nbytes]
 
@@ -90,8 +90,8 @@ def _fenced(usable: int, reserved: int) -> np.ndarray:
         _ask_for_large_pages(whole)
     # Of the memory between the fences, so that no array, nor a base of one, has the fences in it.
     memory: np.ndarray = np.frombuffer(memoryview(whole)[PAGE_BYTES : PAGE_BYTES + reserved], np.uint8)
-    _protect(memory.ctypes.data - PAGE_BYTES, PAGE_BYTES, _NO_ACCESS)
-    _protect(memory.ctypes.data + usable, reserved - usable + PAGE_BYTES, _NO_ACCESS)
+    protect(memory.ctypes.data - PAGE_BYTES, PAGE_BYTES, _NO_ACCESS)
+    protect(memory.ctypes.data + usable, reserved - usable + PAGE_BYTES, _NO_ACCESS)
     return memory
 
 
@@ -113,7 +113,8 @@ def _library() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _protect(address: int, nbytes: int, access: int) -> None:
+def protect(address: int, nbytes: int, access: int) -> None:
+    """Allow this `access` to whole pages, where the system is a POSIX one. Raises MemoryError."""
     if os.name != "posix":
         return
     if _library().mprotect(ctypes.c_void_p(address), ctypes.c_size_t(nbytes), ctypes.c_int(access)) != 0:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import MissingPackage
+from edge.kernels import loader
 from edge.kernels.isa import Machine
 from edge.kernels.library import Library, can_compile, code_sources, missing_kernels, symbol
 from edge.kernels.registry import Code
@@ -151,7 +152,7 @@ def clear() -> int:
 
 _OBJECTS = ObjectCache()
 _LOADED: dict[str, int] = {}
-_ENGINES: list[Any] = []  # LLVM's execution engines own the loaded code: kept for the life of the process
+_ENGINES: list[Any] = []  # LLVM's execution engines own the code that they loaded: kept for the life of the process
 _LOCK = threading.Lock()
 
 
@@ -219,21 +220,23 @@ def _object(code: Code, machine: Machine) -> bytes:
 def _load(code: Code, machine: Machine) -> int:
     name = object_name(code, machine)
     if name not in _LOADED:
-        import llvmlite.binding as llvm
-
-        engine = _execution_engine(llvm)
-        engine.add_object_file(llvm.ObjectFileRef.from_data(_object(code, machine)))
-        engine.finalize_object()
-        _LOADED[name] = engine.get_function_address(symbol(code.name))
-        _ENGINES.append(engine)
+        stored = _object(code, machine)
+        _LOADED[name] = loader.load(stored)[symbol(code.name)] if loader.is_loadable(stored) else _load_by_llvm(stored, code)
     return _LOADED[name]
 
 
-def _execution_engine(llvm: Any) -> Any:
+def _load_by_llvm(stored: bytes, code: Code) -> int:
+    """For other processors than x86-64. There llvmlite takes one piece of memory for all sections."""
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple().create_target_machine(jit=True)
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(stored))
+    engine.finalize_object()
+    _ENGINES.append(engine)
+    return int(engine.get_function_address(symbol(code.name)))
 
 
 KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, ctypes.c_int64, ctypes.c_int64)

@@ -1,9 +1,8 @@
-"""What of a shared library (ELF, 64 bits, little-endian) edge looks at: the symbols that the system has to bring, and those it exports."""
+"""What of a library or an object file (ELF, 64 bits, little-endian) edge looks at: sections, and symbols."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAGIC = b"\x7fELF"
@@ -15,46 +14,68 @@ _UNDEFINED = 0  # section of a symbol
 
 
 @dataclass(frozen=True)
-class _Section:
+class Section:
+    """`link`: of symbols, the section of their names. `info`: of relocations, the section that they change."""
+
     kind: int
+    flags: int
     offset: int
     size: int
-    link: int  # of symbols: the section of their names
+    link: int
+    info: int
+    alignment: int
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """`section`: the number of the one it is in, 0 where others bring it. `value`: in an object file, where it begins there."""
+
+    name: str
+    is_global: bool
+    section: int
+    value: int
 
 
 def undefined_symbols(library: bytes) -> tuple[str, ...]:
     """Names a library leaves to others, sorted. Raises ValueError where `library` is none."""
-    return tuple(sorted(name for name, section in _symbols(library) if section == _UNDEFINED and name))
+    return tuple(sorted(each.name for each in _dynamic_symbols(library) if each.section == _UNDEFINED and each.name))
 
 
 def exported_symbols(library: bytes) -> tuple[str, ...]:
     """Names a library offers, sorted. Raises ValueError where `library` is none."""
-    return tuple(sorted(name for name, section in _symbols(library) if section != _UNDEFINED and name))
+    return tuple(sorted(each.name for each in _dynamic_symbols(library) if each.section != _UNDEFINED and each.name))
 
 
-def _symbols(library: bytes) -> Iterator[tuple[str, int]]:
-    """(name, number of its section) of all dynamic symbols."""
+def _dynamic_symbols(library: bytes) -> list[Symbol]:
+    found = sections(library)
+    return [each for table in found if table.kind == _DYNAMIC_SYMBOLS for each in symbols(library, found, table)]
+
+
+def sections(file: bytes) -> list[Section]:
+    """All sections, in order. Raises ValueError where `file` has none."""
+    if file[:4] != MAGIC or file[4:6] != _LITTLE_64:
+        raise ValueError("not a file of machine code of 64 bits: another kind of file")
     try:
-        sections = list(_sections(library))
-        for table in sections:
-            if table.kind == _DYNAMIC_SYMBOLS:
-                names = sections[table.link]
-                for entry in range(table.offset, table.offset + table.size, _SYMBOL.size):
-                    name, _, _, section, _, _ = _SYMBOL.unpack_from(library, entry)
-                    yield _text(library, names.offset + name), section
+        (start,) = struct.unpack_from("<Q", file, 0x28)
+        size, count = struct.unpack_from("<HH", file, 0x3A)
+        rows = [_SECTION.unpack_from(file, start + size * number) for number in range(count)]
+    except struct.error as err:
+        raise ValueError(f"not a file of machine code of 64 bits: {err}") from err
+    return [
+        Section(kind, flags, offset, nbytes, link, info, alignment)
+        for _, kind, flags, _, offset, nbytes, link, info, alignment, _ in rows
+    ]  # fmt: skip
+
+
+def symbols(file: bytes, found: list[Section], table: Section) -> list[Symbol]:
+    """Those of a table of symbols, in order. Raises ValueError where it is damaged."""
+    try:
+        names = found[table.link]
+        rows = [_SYMBOL.unpack_from(file, entry) for entry in range(table.offset, table.offset + table.size, _SYMBOL.size)]
+        return [Symbol(_text(file, names.offset + name), bool(info >> 4), section, value) for name, info, _, section, value, _ in rows]
     except (struct.error, IndexError, ValueError) as err:
-        raise ValueError(f"not a shared library of 64 bits: {err}") from err
+        raise ValueError(f"not a file of machine code of 64 bits: {err}") from err
 
 
-def _sections(library: bytes) -> Iterator[_Section]:
-    if library[:4] != MAGIC or library[4:6] != _LITTLE_64:
-        raise ValueError("another kind of file")
-    (start,) = struct.unpack_from("<Q", library, 0x28)
-    size, count = struct.unpack_from("<HH", library, 0x3A)
-    for number in range(count):
-        _, kind, _, _, offset, nbytes, link, *_ = _SECTION.unpack_from(library, start + size * number)
-        yield _Section(kind, offset, nbytes, link)
-
-
-def _text(library: bytes, start: int) -> str:
-    return library[start : library.index(b"\0", start)].decode()
+def _text(file: bytes, start: int) -> str:
+    return file[start : file.index(b"\0", start)].decode()

@@ -45,7 +45,7 @@ _LENGTH = struct.Struct("<I")
 _DIGEST_CHARACTERS = 16
 
 # Files of edge.kernels that decide neither code nor arguments, and files beside it that do.
-_APART = ("__init__", "cache", "elf", "features", "library", "library_build", "linker")
+_APART = ("__init__", "cache", "elf", "features", "library", "library_build", "linker", "loader")
 _MEANING = "reference"  # and what begins so
 _BESIDE = ("layout", "ops", "tensors", "threads")
 
