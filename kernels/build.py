@@ -5,7 +5,7 @@ give it the kernel signature
 
     void kernel(const int64 *args, uint8 *arena, const uint8 *constants, uint8 *scratch, int64 part, int64 parts)
 
-everything else becomes internal, and a target machine of our own emits the object. Such an object is loaded with llvmlite alone
+everything else becomes internal, and a target machine of our own emits the object. Such an object is loaded without Numba
 (`edge.kernels.cache`). The Numba calls used here are private to Numba: no other module uses them, and the version is pinned.
 
 Why not Numba's own @cfunc(cache=True): kernels made by a factory never hit its cache, it fails at import on a read-only install or a full

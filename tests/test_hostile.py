@@ -49,7 +49,7 @@ def try_mutants(name: str, folder: Path, *, first: int = 0, last: int | None = N
 
 
 # Each takes half a minute; the others hold the same code to the same mutations.
-SLOW = ("int8", "residual")
+SLOW = ("int8", "residual", "fused")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in GRAPHS])

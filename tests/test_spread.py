@@ -15,6 +15,7 @@ from edge.ops import NO_ACTIVATION
 from edge.tensors import NARROW, Encoding, Halo, TensorType
 
 MACHINES = {isa.name: detect(isa.name) for isa in available() if isa.name != "portable"}  # which spreads like generic
+BEST = next(iter(MACHINES))
 KINDS = {
     "f32bits": (Encoding.FLOAT32, Encoding.BITS),
     "f32i8": (Encoding.FLOAT32, Encoding.INT8),
@@ -45,7 +46,7 @@ def convolution(kind: str, size: int, depth: int, channels: int, *, groups: int 
     return Case(Graph("conv", ("x",), ("y",), (node,), types), (x,), {name: types[name].halo for name in types})
 
 
-@pytest.mark.parametrize("isa", MACHINES)
+@pytest.mark.parametrize("isa", [pytest.param(isa, marks=[pytest.mark.slow] * (isa not in (BEST, "avx2"))) for isa in MACHINES])
 @pytest.mark.parametrize("kind", KINDS)
 def test_spread_filters_agree(isa: str, kind: str) -> None:
     for depth, channels, groups, dilation_w in ((5, 70, 1, 1), (10, 80, 2, 2)):
@@ -62,12 +63,12 @@ def test_filters_that_meet_few_pixels_are_spread_in_registers(size: int, spreads
     assert lowered.scratch_bytes == (9 * 8 * 32 * 4 if spreads else 0)
 
 
-@pytest.mark.skipif("avx512vnni" not in next(iter(MACHINES.values())).features, reason="this machine has no AVX512-VNNI")
+@pytest.mark.skipif("avx512vnni" not in MACHINES[BEST].features, reason="this machine has no AVX512-VNNI")
 @pytest.mark.parametrize("kind", ["i8i4", "i8i2"])
 @pytest.mark.parametrize(("size", "channels", "spreads"), [(7, 64, False), (14, 32, False), (13, 32, True), (7, 16, True), (7, 40, True)])
 def test_few_bits_are_spread_in_registers_where_tiles_fit(kind: str, size: int, channels: int, spreads: bool) -> None:
     one = convolution(kind, size, 8, channels)
-    run = Run(one, next(iter(MACHINES.values())))
+    run = Run(one, MACHINES[BEST])
     assert ("spread" in run.kernel.code.name) == spreads
     for parts in (1, 3):
         assert_agrees(one, run.run(parts).values, fused=True)
