@@ -1,4 +1,4 @@
-"""`edge bench`: rounds and figures, the machine's clock, files and comparisons, the command. No time is asserted, only how times relate."""
+"""`edge bench`: figures, the machine's clock, files and comparisons, the command. No time is asserted, only how times relate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from edge.bench import Row, Run, bench
 from edge.bench_file import compare, load, save, statistics, to_pytest_benchmark
 from edge.bench_machine import Clock
 from edge.bench_models import EDGE, TFLITE, Sources, Subject, Subjects, find_subjects
-from edge.bench_rounds import Contender, Timing, changed, take_turns
+from edge.bench_rounds import Timing
 from edge.cli import cli
 from edge.errors import InputError, MissingPackage
 from edge.format import read
@@ -54,47 +54,6 @@ def tflite(folder: Path) -> Path:
     pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert is not installed, no .tflite can be run")
     edge.convert(folder / "colours.h5", folder / "lite.tflite", bits=32, formats="tflite")
     return folder / "lite.tflite"
-
-
-# -- rounds --------------------------------------------------------------------------------------------------------------------
-
-
-def test_every_call_of_a_round_is_kept_and_they_add_up_to_it() -> None:
-    calls: list[int] = []
-    contender = Contender(lambda: calls.append(len(calls)), warm_up_s=0.0, each=True)
-    contender.calls = 7
-    before = len(calls)
-    for _ in range(3):
-        contender.round()
-    assert len(calls) - before == len(contender.latencies_s) == 21
-    assert np.reshape(contender.latencies_s, (3, 7)).mean(axis=1) == pytest.approx(contender.timing.seconds)
-    assert min(contender.latencies_s) >= 0
-
-
-def test_contenders_take_turns_until_time_and_least_rounds_are_over() -> None:
-    contenders = {name: Contender(lambda: None, warm_up_s=0.0) for name in "ab"}
-    shares: list[float] = []
-    take_turns(contenders, seconds=1e-6, least=4, progress=shares.append)
-    assert [len(each.seconds) for each in contenders.values()] == [4, 4]
-    assert shares == sorted(shares) and shares[-1] == 1.0
-
-
-TIMES = st.floats(1e-6, 1e-1)
-
-
-@given(st.lists(TIMES, min_size=1, max_size=30), st.floats(0.1, 10))
-def test_a_change_is_that_of_the_medians_and_a_clock_cancels(seconds: list[float], factor: float) -> None:
-    before = Timing(tuple(seconds), 1)
-    now = Timing(tuple(factor * value for value in seconds), 1)
-    assert changed(before, now)[0] == pytest.approx(factor)
-    times, clear = changed(before, now, clocks=1 / factor)
-    assert times == pytest.approx(1.0) and (not clear or before.quartiles_s[0] == pytest.approx(before.quartiles_s[1]))
-
-
-def test_a_change_is_clear_where_quartiles_do_not_overlap() -> None:
-    before = Timing((1.0, 1.1, 1.2, 1.3), 1)
-    assert changed(before, Timing((2.0, 2.1, 2.2), 1))[1] and changed(before, Timing((0.5, 0.6), 1))[1]
-    assert not changed(before, Timing((1.0, 1.4, 1.5), 1))[1]
 
 
 # -- files ---------------------------------------------------------------------------------------------------------------------
