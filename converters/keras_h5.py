@@ -207,10 +207,19 @@ def _declared_bytes(dataset: Any) -> int:
     return int(max(math.prod(dataset.shape), math.prod(chunk)) * dataset.dtype.itemsize)
 
 
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Whether values are those of bfloat16, which HDF5 does not know and h5py stores as two opaque bytes."""
+    return dtype.kind == "V" and dtype.names is None and dtype.itemsize == 2
+
+
+def widened(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Values of bfloat16 as float32, of which they are the upper half."""
+    return (np.ascontiguousarray(values).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
 def _to_float32(values: np.ndarray[Any, Any], path: str) -> np.ndarray[Any, Any]:
-    if values.dtype.kind == "V" and values.dtype.names is None and values.dtype.itemsize == 2:
-        # bfloat16, which HDF5 does not know and h5py stores as two opaque bytes: the upper half of a float32.
-        return (np.ascontiguousarray(values).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if is_bfloat16(values.dtype):
+        return widened(values)
     if values.dtype.kind in "iub":
         return values
     if values.dtype.kind != "f":

@@ -193,8 +193,9 @@ def _keras_oracle(path: Path, model: KerasModel, graph: Graph, weights: str | os
         import keras  # isort: skip
 
         known = _custom_objects(keras, training)
-        loaded = load_source(lambda whole: keras.saving.load_model(whole, custom_objects=known, compile=False), path, weights)
-    name = f"Keras {keras.__version__} on {keras.backend.backend()}"
+        loaded, half = load_source(lambda whole: keras.saving.load_model(whole, custom_objects=known, compile=False), path, weights)
+    replaced = f", in float32 in the place of {' and '.join(half)}" if half else ""
+    name = f"Keras {keras.__version__} on {keras.backend.backend()}{replaced}"
     return Oracle(graph, name, lambda batch: _layer_outputs(loaded, model, batch), is_keras=True)
 
 
