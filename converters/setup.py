@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge.answers import class_output, kind_of
+from edge.answers import class_count, kind_of
 from edge.batches import size_text, takes_pictures
 from edge.converters.keras_model import KerasModel, without_values
 from edge.converters.layers import INPUT_DTYPES, meant_preset, read_graph, rescales_itself
@@ -47,8 +46,7 @@ class Setup:
         """How many classes the network tells apart, None where its outputs name none."""
         shapes = [self.graph.types[name].shape for name in self.graph.outputs]
         kinds = [each["kind"] for each in outputs_of(self.model, self.graph)]
-        number = class_output(list(zip(kinds, shapes, strict=True)))
-        return None if number is None else max(2, math.prod(shapes[number]))
+        return class_count(list(zip(kinds, shapes, strict=True)))
 
     def described(self) -> str:
         """What the network sees, in words."""

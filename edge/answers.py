@@ -74,6 +74,12 @@ def class_output(outputs: Sequence[tuple[str, tuple[int, ...]]]) -> int | None:
     return None
 
 
+def class_count(outputs: Sequence[tuple[str, tuple[int, ...]]]) -> int | None:
+    """How many classes the output that names classes tells apart, two where by a single value; None where none does, or several."""
+    number = class_output(outputs)
+    return None if number is None else max(2, int(np.prod(outputs[number][1])))
+
+
 def top(output: NDArray[Any], labels: Sequence[str] | None, kind: str, *, k: int = 5) -> tuple[Ranked, ...]:
     """The k most likely classes of one output, the best first, equal ones by index; of `values` the first k.
 

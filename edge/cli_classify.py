@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.answers import Ranked, class_output, names_classes, top
+from edge.answers import Ranked, class_count, class_output, names_classes, top
 from edge.cli_model import Head, Info, Model
 from edge.errors import EdgeError, InputError
 from edge.feeds import Feeds, JointInputs, JointItem, read_feeds
@@ -91,8 +91,7 @@ class Classifier:
     @property
     def classes(self) -> int | None:
         """The classes told apart, two where by a single value; None where no output names classes, or several do."""
-        number = class_output([(head.kind, head.shape) for head in self.heads])
-        return None if number is None else max(2, math.prod(self.heads[number].shape))
+        return class_count([(head.kind, head.shape) for head in self.heads])
 
     def remarks(self, batch: Batch) -> tuple[str, ...]:
         """Why labels that files hold are not used."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli_options import PATH, json_option
-from edge.console import Progress, out, out_json, printable, say
+from edge.console import Progress, out, out_json, printable, say, warn
 from edge.errors import EdgeError, InputError
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def verify(files: tuple[str, ...], as_json: bool, **options: Any) -> None:
     certificate = _sign_off(comparisons) if options["sign_off"] and all(each.equal for each in comparisons) else None
     if options["html"] is not None:
         _write_page(options["html"], comparisons)
+    for remark in dict.fromkeys(remark for each in comparisons for remark in each.remarks):
+        warn(f"no accuracy, since {remark}")
     _show(comparisons, certificate, as_json)
     wrong = [f"{each.converted}: {each.verdict}" for each in comparisons if not each.equal]
     if wrong:

@@ -31,7 +31,7 @@ from edge.compare_data import Examples, given_examples, random_examples
 from edge.compare_layers import EXACT, PRECISIONS, LayerComparison
 from edge.compare_run import Run, run_all, start
 from edge.compare_statistics import PairedDifference, Share
-from edge.compare_verdict import classes, first_difference, verdict
+from edge.compare_verdict import classes, classes_told_apart, first_difference, verdict
 from edge.converters.keras_file import read_keras
 from edge.converters.keras_model import KerasModel
 from edge.converters.layers import read_graph, rescales_itself
@@ -55,6 +55,7 @@ class Comparison:
     oracle              what computed the source, and `oracle_note` why that is not Keras; `source_sha256` is of its file
     data                where the `examples` came from, `data_sha256` of what the network was given; of random ones the `seed`, and the
                         `domain` of their pixels
+    remarks             why labels of the data are not used
     program_sha256      of the `.edge` file's program without its certificate (`edge.certificate`), None for other files
     layers              `fed_by_source`: each on its own, from the source's tensors; else one after the other, from the input on
     first_difference    the layers of the first one that is not equal, None if all are
@@ -77,6 +78,7 @@ class Comparison:
     data_sha256: str
     seed: int | None
     domain: tuple[float, float]
+    remarks: tuple[str, ...]
     program_sha256: str | None
     layers: tuple[LayerComparison, ...]
     fed_by_source: bool
@@ -148,7 +150,7 @@ def compare_all(
     found: dict[int, Comparison] = {}
     for group in filter(None, groups):  # what takes other arrays has other examples, of the same pictures
         preprocess = group[0].model.preprocess or default_for(rescales_itself(keras_model))
-        examples = _examples(group[0].oracle, preprocess, data, count, seed)
+        examples = _examples(group[0], preprocess, data, count, seed)
         run_all(group, examples, progress or (lambda done, total: None))
         found |= {id(run): _result(run, examples, preprocess, os.fspath(source), keras_model) for run in group}
     return tuple(found[id(run)] for run in runs)
@@ -186,10 +188,12 @@ def _check_fit(model: Model, graph: Graph, source: KerasModel) -> None:
             )
 
 
-def _examples(oracle: Oracle, preprocess: Preprocess, data: Source | None, count: int | None, seed: int) -> Examples:
+def _examples(run: Run, preprocess: Preprocess, data: Source | None, count: int | None, seed: int) -> Examples:
+    graph = run.oracle.graph
     if data is None:
-        return random_examples(oracle.graph, preprocess, count or RANDOM_COUNT, seed)
-    return given_examples(oracle.graph, preprocess, data, count or (KERAS_COUNT if oracle.is_keras else REFERENCE_COUNT))
+        return random_examples(graph, preprocess, count or RANDOM_COUNT, seed)
+    most = count or (KERAS_COUNT if run.oracle.is_keras else REFERENCE_COUNT)
+    return given_examples(graph, preprocess, data, most, classes_told_apart(run.model.heads[0]))
 
 
 def _result(run: Run, examples: Examples, preprocess: Preprocess, source: str, keras_model: KerasModel) -> Comparison:
@@ -211,6 +215,7 @@ def _result(run: Run, examples: Examples, preprocess: Preprocess, source: str, k
         data_sha256=examples.sha256,
         seed=examples.seed,
         domain=preprocess.range,
+        remarks=examples.remarks,
         program_sha256=program_sha256(run.model.engine.program) if run.model.engine else None,
         layers=layers,
         fed_by_source=run.layers.fed_by_source,

@@ -28,13 +28,14 @@ Example = tuple[Array, ...]
 class Examples:
     """What is compared: examples with their class where it is known, how many there are, and words that say where they are from.
 
-    seed: of random ones. sha256 is of what `chunks` has given so far: the bytes of every array, in order, as the network takes them.
+    seed: of random ones. remarks: why labels are not used. sha256 is of what `chunks` has given so far: the bytes of every array, in order, as the network takes them.
     """
 
     items: Any
     count: int
     described: str
     seed: int | None = None
+    remarks: tuple[str, ...] = ()
     _digest: Any = field(default_factory=hashlib.sha256)
 
     @property
@@ -74,12 +75,18 @@ def _random(graph: Graph, name: str, domain: tuple[float, float], seed: int, str
     return noise.network_input(graph.types[name], domain, seed, stream, rows=min(tables, default=None))
 
 
-def given_examples(graph: Graph, preprocess: Preprocess, data: Source, count: int) -> Examples:
-    """At most `count` of what the user names, spread over the whole, each made into arrays as a conversion makes its examples."""
+def given_examples(graph: Graph, preprocess: Preprocess, data: Source, count: int, classes: int | None) -> Examples:
+    """At most `count` of what the user names, spread over the whole, each made into arrays as a conversion makes its examples.
+
+    classes: how many the network tells apart; labels that are others are left out. None where it names none.
+    """
     named = Path(data).resolve().name if isinstance(data, (str, os.PathLike)) else "given examples"
     kinds = {name: graph.types[name] for name in graph.inputs}
     inputs = tuple(TensorInfo(name, kind.shape, DTYPES[kind.encoding].name) for name, kind in kinds.items())
     samples = load_examples(data, inputs=inputs, preprocess=preprocess, array_names=DATA_ARRAYS)
+    if classes is not None:
+        samples = samples.labelled_for(classes)
     few = samples.first(count)
     items = ((tuple(found) if isinstance(found, list) else (found,), label) for found, label in few)
-    return Examples(items, len(few), f"{len(few)} of {len(samples)} of {named}")
+    remarks = samples.remarks if classes is not None else ()
+    return Examples(items, len(few), f"{len(few)} of {len(samples)} of {named}", remarks=remarks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,11 @@ class Classes:
     source: Share | None = None
     converted: Share | None = None
     difference: PairedDifference | None = None
+
+
+def classes_told_apart(head: Head) -> int | None:
+    """How many classes an output tells apart, two where by a single value; None where it names none."""
+    return max(2, math.prod(head.shape)) if head.kind in _CLASSES else None
 
 
 def classes(answers: Sequence[Answers], head: Head) -> Classes:

@@ -1,7 +1,7 @@
-"""What Keras is given to load a source: files as they are, or whole models made of their parts, in float32.
+"""What Keras is given to load a source: the file as it is, or a whole model made of its parts, and in float32.
 
-Weights in a file of their own are named by layer (Keras 2) or numbered (Keras 3): what is in such files tells which. Models of half precision
-are loaded in float32, as files compute them: Keras would round each of their layers to 11 or 8 bits, which no conversion does.
+Weights in a file of their own are named by layer (Keras 2) or numbered (Keras 3): what is in such files tells which. Models of half
+precision are loaded in float32, which is what they are converted to: Keras would round what each of their layers gives to 11 or 8 bits.
 """
 
 from __future__ import annotations

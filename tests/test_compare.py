@@ -323,6 +323,18 @@ def test_labels_in_the_data_give_accuracies(tmp_path: Path, digits: Path) -> Non
     assert comparison.data.startswith("6 of 6 of")
 
 
+@pytest.mark.parametrize("first", [1, -1])
+def test_labels_that_are_no_classes_are_left_out_and_named(tmp_path: Path, digits: Path, first: int) -> None:
+    """Counted as wrong they would be an accuracy that nobody measured."""
+    np.savez(tmp_path / "test.npz", x_test=np.zeros((10, 28, 28), np.uint8), y_test=np.arange(first, first + 10))
+    comparison = reference(DIGITS, digits, data=tmp_path / "test.npz", count=2)
+    assert comparison.accuracy is None and comparison.source_accuracy is None
+    (remark,) = comparison.remarks
+    assert f"expected classes 0 to 9, as the model has, got {10 if first == 1 else -1}; number them so" in remark
+    shown = invoke("verify", DIGITS, digits, "--oracle", "reference", "--data", tmp_path / "test.npz", "--count", 2)
+    assert shown.exit_code == 0 and f"warning: no accuracy, since {remark}" in shown.stderr
+
+
 def test_no_example_is_an_error(digits: Path) -> None:
     with pytest.raises(InputError, match="at least 1"):
         compare(DIGITS, digits, count=0, keras=False)
