@@ -310,8 +310,8 @@ def _resolved(shape: tuple[int | None, ...] | None, given: tuple[int, ...] | Non
     if given is None:
         if shape is None or None in shape:
             raise ModelError(
-                f"the shape of input {name!r} is {_shown(shape)}, with sizes left open: fix them with --input-shape "
-                f"{'H,W,C' if shape is None or len(shape) == 3 else 'N,...'}, for example {_example(shape)}"
+                f"the shape of input {name!r} is {_shown(shape)}, with sizes left open: fix them, as edge convert does "
+                f"with --input-shape {'H,W,C' if shape is None or len(shape) == 3 else 'N,...'}, for example {_example(shape)}"
             )
         return tuple(size for size in shape if size is not None)
     if not given or not all(_is_size(size) for size in given):

@@ -45,15 +45,19 @@ def _base(source: Path, destination: str | os.PathLike[str] | None) -> Path:
     return path.with_name(path.stem) if path.suffix in tuple(f".{name}" for name in FORMATS) else path
 
 
-def check_replaceable(paths: Mapping[str, Path], *, force: bool) -> None:
-    """Raise `InputError` where a file is in the way that edge did not write, unless `force`, or anything else is."""
+def check_replaceable(paths: Mapping[str, Path], *, force: bool | None = None) -> None:
+    """Raise `InputError` where a file is in the way that edge did not write, unless `force`, or anything else is.
+
+    force: None for commands without an option --force.
+    """
     for name, path in paths.items():
         if not path.parent.is_dir():
             raise InputError(f"cannot write {path}: there is no folder {path.parent}; make it first or name another destination")
         if state := occupied(path):
             raise InputError(f"{path} is {state}; name another destination")
         if path.exists() and not force and not _is_ours(name, path):
-            raise InputError(f"{path} exists and was not written by edge; give --force to replace it, or another destination")
+            advice = "remove it, or name" if force is None else "give --force to replace it, or"
+            raise InputError(f"{path} exists and was not written by edge; {advice} another destination")
 
 
 def _is_ours(name: str, path: Path) -> bool:

@@ -28,7 +28,8 @@ Example = tuple[Array, ...]
 class Examples:
     """What is compared: examples with their class where it is known, how many there are, and words that say where they are from.
 
-    seed: of random ones. remarks: why labels are not used. sha256 is of what `chunks` has given so far: the bytes of every array, in order, as the network takes them.
+    seed: of random ones. remarks: why labels are not used.
+    sha256 is of what `chunks` has given so far: the bytes of every array, in order, as the network takes them.
     """
 
     items: Any

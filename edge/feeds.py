@@ -68,10 +68,14 @@ class JointInputs:
 
 @dataclass(frozen=True)
 class Feeds:
-    """How the inputs of a model are fed: `given` by name, what goes with everything; the rest by what is run."""
+    """How the inputs of a model are fed: `given` by name, what goes with everything; the rest by what is run.
+
+    by_name: whether the command takes inputs by name at all, which errors then advise.
+    """
 
     inputs: tuple[Input, ...]
     given: Mapping[str, Inputs]
+    by_name: bool = True
 
     @property
     def open(self) -> tuple[Input, ...]:
@@ -105,13 +109,14 @@ class Feeds:
         expected = f"an .npz file with an array for each of {inputs_text(self.open)}"
         if not _is_file(path, ".npz"):
             where = path if os.path.isdir(path) else require_file(path, "input")
-            raise InputError(f"cannot tell which input {where} is for: expected {expected}; save one, or give all but one by --input")
+            or_else = ", or give all but one by --input" if self.by_name else ""
+            raise InputError(f"cannot tell which input {where} is for: expected {expected}; save one{or_else}")
         members = npz_members(Path(path))
         missing = [each.name for each in self.open if each.name not in members]
         if missing:
             raise InputError(
                 f"{os.fspath(path)} does not fit the model: expected {expected}, got {', '.join(members) or 'none'}; "
-                f"save {', '.join(missing)} under that name, or give it by --input"
+                f"save {', '.join(missing)} under that name{', or give it by --input' if self.by_name else ''}"
             )
 
     def _joined(self, found: Mapping[str, Inputs], main: str) -> JointInputs:
@@ -122,11 +127,14 @@ class Feeds:
         return JointInputs(tuple(sources.values()), list(sources).index(main))
 
 
-def read_feeds(inputs: Sequence[Input], given: Sequence[str] = ()) -> Feeds:
-    """The feeds of a model, of texts NAME=VALUE. Raises InputError for an unknown name, one given twice, and a value that does not fit."""
+def read_feeds(inputs: Sequence[Input], given: Sequence[str] | None = None) -> Feeds:
+    """The feeds of a model, of texts NAME=VALUE; None for commands that take no such texts.
+
+    Raises InputError for an unknown name, one given twice, and a value that does not fit.
+    """
     values: dict[str, Inputs] = {}
     known = {each.name: each for each in inputs}
-    for text in given:
+    for text in given or ():
         name, _, value = text.partition("=")
         if name not in known or name in values or not value:
             problem = "a second value" if name in values else "no value" if name in known else f"the name {name!r}"
@@ -134,7 +142,7 @@ def read_feeds(inputs: Sequence[Input], given: Sequence[str] = ()) -> Feeds:
                 f"--input {text} is not understood: expected NAME=VALUE, once for each of {inputs_text(inputs)}, got {problem}; correct it"
             )
         values[name] = _value(known[name], value, tuple(known))
-    return Feeds(tuple(inputs), values)
+    return Feeds(tuple(inputs), values, given is not None)
 
 
 def _of_path(

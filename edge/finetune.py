@@ -154,7 +154,7 @@ def _check_output(source: _Path, output: Path, folder: Path) -> None:
     mine = (folder / SETTINGS).exists() and output.absolute() != Path(source).absolute()
     if output.exists() and not mine:
         raise InputError(f"the file {output} is there, and is not of this fine-tuning; give another name with -o, or remove it")
-    check_replaceable({"edge": output.with_suffix(".edge")}, force=False)
+    check_replaceable({"edge": output.with_suffix(".edge")})
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

@@ -218,6 +218,16 @@ def test_pictures_by_name_are_seen_as_the_converted_file_sees_them(two_inputs: P
     assert found.data_sha256 == digest.hexdigest() and found.examples == 3
 
 
+@pytest.mark.parametrize("command", ["verify", "convert", "sensitivity"])
+def test_only_commands_that_take_inputs_by_name_advise_it(command: str, two_inputs: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((6, 6, 3), np.uint8)).save(tmp_path / "picture.png")
+    np.savez(tmp_path / "one.npz", picture=np.zeros((2, 6, 6, 3), np.uint8))
+    files = {"verify": [two_inputs.with_suffix(".edge")], "convert": ["-o", tmp_path], "sensitivity": []}[command]
+    for data, said in (("picture.png", "cannot tell which input"), ("one.npz", "save label under that name")):
+        ran = invoke(command, two_inputs, *files, "--data", tmp_path / data)
+        assert ran.exit_code == 1 and said in ran.stderr and "--input" not in ran.stderr
+
+
 def test_several_inputs_are_signed_off_and_repeated(two_inputs: Path) -> None:
     path = two_inputs.with_suffix(".edge")
     made = sign_off(compare(two_inputs, path, count=4, keras=True))

@@ -156,7 +156,7 @@ def test_a_number_that_is_none(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_enough(tmp_path: Path, images: np.ndarray) -> None:
-    feeds = read_feeds(INPUTS)
+    feeds = read_feeds(INPUTS, [])
     Image.fromarray(images[0]).save(tmp_path / "image.png")
     for path in (tmp_path / "image.png", tmp_path):
         with pytest.raises(InputError, match=r"cannot tell which input .* an array for each of image \(6 x 5 x 3\) and label \(1\)"):

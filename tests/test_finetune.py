@@ -244,7 +244,7 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     assert "is not of this fine-tuning" in refused(model, "--data", data, "-o", tmp_path / "mine.keras")
     assert "is not of this fine-tuning" in refused(model, "--data", data, "-o", model)
     (tmp_path / "out.edge").write_text("mine")
-    assert "was not written by edge" in refused(model, "--data", data, *out)
+    assert "was not written by edge; remove it, or name another destination" in refused(model, "--data", data, *out)
     assert [path.name for path in tmp_path.glob("out*")] == ["out.edge"]
 
 
