@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -377,3 +379,10 @@ def test_the_page_stands_alone_and_is_made_from_the_file(tmp_path: Path) -> None
     assert text.count("<svg") == 5
     assert "1x1 &lt;script&gt;" in text and "<script" not in text
     assert "prefers-color-scheme: dark" in text
+
+
+def test_every_benchmark_is_found_beside_the_tests() -> None:
+    # Modules of benchmarks/ and tests/ are imported by bare names: one of theirs under a name of ours would stop `make bench`.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--collect-only", "benchmarks"]
+    found = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stdout + found.stderr

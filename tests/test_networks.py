@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import LARGE, SMALL, randomize
+from shared_models import LARGE, SMALL, randomize
 
 import edge
 

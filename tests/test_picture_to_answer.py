@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from keras_models import model_of
-from networks import randomize
 from PIL import Image
 from run_models import document, invoke
+from shared_models import randomize
 
 from edge.converters.layers import meant_preset
 
