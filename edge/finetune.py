@@ -131,9 +131,10 @@ def finetune(
     preprocess = preprocess or given.preprocess
     algorithms, left_out = _algorithms(given.network, settings)
     pictures = _pictures(given.network, data, test, preprocess, settings, told)
-    claim(folder, {**_plain(settings), "source_sha256": given.sha256}, resume=resume)
     keras_package().utils.set_random_seed(settings.seed)
     network = low_bit(given.network, algorithms, shortcuts=settings.shortcuts)
+    seen = {"preprocess": preprocess.to_json(), "data_sha256": pictures.sha256}
+    claim(folder, {**_plain(settings), "source_sha256": given.sha256, **seen}, resume=resume)
     start(network, given.network, pictures.parts.learn.x)
     initial = network.get_weights()
     state = run(_training(network, given.network, pictures, settings), folder, told=told.epoch, batch=told.batch)
@@ -202,11 +203,15 @@ def _read(source: _Path) -> _Source:
 
 @dataclass(frozen=True)
 class _Given:
-    """The pictures in parts; labelled: the labels are the file's, not the float model's. test: of --test, looked at when all is done."""
+    """The pictures in parts; labelled: the labels are the file's, not the float model's. test: of --test, looked at when all is done.
+
+    sha256: of what decides the training, the pictures as the network sees them and labels of the file.
+    """
 
     parts: Parts
     labelled: bool
     test: Part | None
+    sha256: str
 
     @property
     def scored(self) -> dict[str, Part]:
@@ -229,11 +234,11 @@ def _pictures(
     told.say(f"{len(pictures.x):,} pictures, {'with labels' if labelled else 'without labels, which the float model gives them'}")
     parts = parted(pictures, _answers(network, pictures.x) if pictures.y is None else pictures.y, seed=settings.seed)
     if test is None:
-        return _Given(parts, labelled, None)
+        return _Given(parts, labelled, None, pictures.sha256)
     tests = read_pictures(test, network, preprocess, TEST_ARRAYS)
     if tests.y is None:
         raise InputError("the pictures of --test have no labels, expected a class for each; leave the option out, or give labels")
-    return _Given(parts, labelled, Part(tests.x, tests.y))
+    return _Given(parts, labelled, Part(tests.x, tests.y), pictures.sha256)
 
 
 def _algorithms(float_net: Model, settings: Settings) -> tuple[dict[str, Algorithm], dict[str, Bits]]:

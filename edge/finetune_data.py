@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,13 @@ class Pictures:
     x: NDArray[Any]
     y: NDArray[np.int64] | None
     remarks: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Of pictures and labels."""
+        content = hashlib.sha256(np.ascontiguousarray(self.x).data)
+        content.update(b"" if self.y is None else np.ascontiguousarray(self.y).data)
+        return content.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

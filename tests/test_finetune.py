@@ -157,6 +157,25 @@ def test_a_killed_run_resumes_to_the_same_curve(folder: Path) -> None:
         tuned(folder, "cut.keras", activation_bits=1, seed=1)
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_with_the_same_pictures_alone(folder: Path) -> None:
+    def kill(row: Epoch) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        tuned(folder, "begun.keras", told=Told(epoch=kill))
+    with np.load(folder / "data.npz") as file:
+        np.savez(folder / "relabelled.npz", **{**file, "y_train": file["y_train"][::-1]})
+        np.savez(folder / "moved.npz", **file)
+    for other in ("relabelled.npz", "data.npy"):
+        with pytest.raises(InputError, match=r"begun\.finetune holds a run on other data, of sha256 [0-9a-f]{16}, expected [0-9a-f]{16}"):
+            tuned(folder, "begun.keras", other, resume=True)
+    with pytest.raises(InputError, match=r"holds a run with preprocess .*'range': .0.0, 255.0"):
+        settings = Settings(epochs=4, batch=32, rate=3e-3)
+        finetune(folder / "model.keras", folder / "data.npz", folder / "begun.keras", settings, preprocess=preset("unit"), resume=True)
+    assert len(tuned(folder, "begun.keras", "moved.npz", resume=True)[1]) == 3
+
+
 # -- networks ------------------------------------------------------------------------------------------------------------------
 
 
