@@ -21,7 +21,7 @@ from edge.datasets import Dataset, load
 from edge.errors import InputError, MissingPackage
 from edge.files import write_atomically
 from edge.recipes import PRECISIONS, Recipe, recipe
-from edge.train_folder import RESULT, claim
+from edge.train_folder import RESULT, check, claim, read_json
 from edge.train_loop import Batch, Epoch, State, Training, run, save
 from edge.train_result import convert_and_test
 from edge.zoo import build
@@ -89,15 +89,15 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     told = told or Told()
     made = recipe(settings.recipe)
     schedule = made.schedule(settings.precision)
-    claim(folder, {name: value for name, value in vars(settings).items() if name != "data"}, resume=resume)
     board = _tensorboard(folder) if tensorboard else None
-    if (folder / RESULT).exists():
+    if (done := finished(settings, folder, resume=resume)) is not None:
         told.say(f"{folder} is done already")
-        return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+        return done
     if schedule.teacher:
         _teach(settings, folder, told)
     network = _new_network(made, settings)
     data = _data(made, settings, network, told)
+    claim(folder, decisive(settings, data), resume=resume)
     teacher = _teacher(settings, folder) if schedule.teacher else None
     part = max(min(made.held_back, len(data.train) // 5), 1)
     scaled = replace(schedule, epochs=settings.epochs, signs_first=round(schedule.signs_first * settings.epochs / schedule.epochs))
@@ -108,6 +108,18 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     result = {**facts(settings, made.network, data, permuted=made.permuted), **training_facts(state), **found}
     write_atomically(folder / RESULT, [json.dumps(result, indent=2).encode()])
     return result
+
+
+def decisive(settings: Settings, data: Dataset | None = None) -> dict[str, Any]:
+    """What a run is resumed only with: all settings but the name of the data, and what these are, once known."""
+    known = {name: value for name, value in vars(settings).items() if name != "data"}
+    return known if data is None else {**known, "data_sha256": data.digest()}
+
+
+def finished(settings: Settings, folder: Path, *, resume: bool) -> dict[str, Any] | None:
+    """The result in the folder of a run that has ended; None for others. Raises `InputError` where the folder holds another run."""
+    check(folder, decisive(settings), resume=resume)
+    return read_json(folder / RESULT) if (folder / RESULT).exists() else None
 
 
 # -- networks and data ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from edge.datasets import Dataset, load
 from edge.errors import InputError
 from edge.files import write_atomically
 from edge.recipes_gan import GANS, GanRecipe
-from edge.train import LEAST_PICTURES, MODEL, Settings, Told, facts, training_facts
+from edge.train import LEAST_PICTURES, MODEL, Settings, Told, decisive, facts, finished, training_facts
 from edge.train_folder import RESULT, claim
 from edge.train_gan_loop import Pair, run
 from edge.train_gan_result import Judge, convert_and_make
@@ -69,13 +69,13 @@ def train(
     """
     told = told or Told()
     made = GANS[settings.recipe]
-    claim(folder, {name: value for name, value in vars(settings).items() if name != "data"}, resume=resume)
-    if (folder / RESULT).exists():
+    if (done := finished(settings, folder, resume=resume)) is not None:
         told.say(f"{folder} is done already")
-        return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+        return done
     pair, data = _pair(settings, made, told)
     path = classifier or _judge_beside(made, folder, told)
     judge = Judge(path, tuple(pair.generator.output_shape[1:])) if path else None
+    claim(folder, decisive(settings, data), resume=resume)
     state = run(pair, folder, settings.epochs, told=lambda row: told.epoch(settings, row), batch=told.batch)
     save(pair.generator, folder / MODEL)
     found = convert_and_make(folder, settings.precision, data.test, judge)

@@ -228,8 +228,48 @@ def test_data_that_the_network_cannot_learn_are_refused(changes: dict[str, Any],
     path = data_file(tmp_path)
     with np.load(path) as file:
         np.savez(path, **{**file, **changes})
+    for precision in ("float", "xnor"):  # which trains a teacher first
+        with pytest.raises(InputError, match=said):
+            tiny(precision, path, tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["data.npz"]
+
+
+def test_other_data_do_not_go_on_with_a_run(tmp_path: Path) -> None:
+    path = data_file(tmp_path)
+    with pytest.raises(Killed):
+        tiny("float", path, tmp_path, told=killing_at(1))
+    with np.load(path) as file:
+        np.savez(tmp_path / "other.npz", **{**file, "y_train": file["y_train"][::-1]})
+    with pytest.raises(InputError, match=r"holds a run on other data, of sha256 [0-9a-f]{16}, expected [0-9a-f]{16}"):
+        tiny("float", str(tmp_path / "other.npz"), tmp_path, resume=True)
+    Path(path).rename(tmp_path / "moved.npz")  # the same data by another name are the same
+    assert len(tiny("float", str(tmp_path / "moved.npz"), tmp_path, resume=True)[1]) == 3
+
+
+def test_a_run_that_kept_less_of_itself_goes_on(tmp_path: Path) -> None:
+    path = data_file(tmp_path)
+    with pytest.raises(Killed):
+        tiny("float", path, tmp_path, told=killing_at(1))
+    (settings,) = tmp_path.glob("*/settings.json")
+    kept = json.loads(settings.read_text())
+    settings.write_text(json.dumps({name: value for name, value in kept.items() if name != "data_sha256"}))
+    tiny("float", path, tmp_path, resume=True)
+    assert json.loads(settings.read_text()) == kept
+
+
+@pytest.mark.parametrize(("settings", "said"), [("{", "is damaged: expected JSON"), ("[]", "is damaged: expected an object, got list")])
+def test_damaged_settings_are_named(settings: str, said: str, tmp_path: Path) -> None:
+    folder = tmp_path / settings_for("tiny", width=SMALL).name
+    folder.mkdir()
+    (folder / "settings.json").write_text(settings)
     with pytest.raises(InputError, match=said):
-        tiny("float", path, tmp_path)
+        tiny("float", "none.npz", tmp_path)
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / settings_for("tiny", width=SMALL).name).write_text("mine")
+    with pytest.raises(InputError, match="is a file, expected a folder"):
+        tiny("float", "none.npz", tmp_path)
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

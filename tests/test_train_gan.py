@@ -262,6 +262,7 @@ def test_data_that_cannot_be_made_are_refused(changes: dict[str, Any], said: str
     settings = settings_for("cgan-digits", width=1 / 8, epochs=1, data=data_file(tmp_path, (28, 28, 1), **changes))
     with pytest.raises(InputError, match=said):
         train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_ratio_is_another_run(tmp_path: Path) -> None:
