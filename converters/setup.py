@@ -83,7 +83,8 @@ def prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str | 
     chosen = given or default_for(rescales_itself(model))
     dtype = ("uint8" if chosen.is_bytes else "float32") if input_dtype == "auto" else input_dtype
     if dtype == "uint8" and not chosen.is_bytes:
-        raise InputError(f"an input of uint8 takes pixels 0..255, but the network sees {chosen.describe()}; give --preset byte, or --input-dtype float32")
+        seen, advice = chosen.describe(), "give --preset byte, or --input-dtype float32"
+        raise InputError(f"an input of uint8 takes pixels 0..255, but the network sees {seen}; {advice}")
     graph = read_graph(model, input_dtype=dtype)
     shapes = [graph.types[name].shape for name in graph.inputs]
     pictures = [shape for shape in shapes if takes_pictures(shape)]

@@ -15,6 +15,7 @@ import pytest
 from digits_files import DIGITS, EXAMPLES
 from digits_files import digits as digits  # fixtures
 from digits_files import keras as keras
+from PIL import Image
 from run_models import invoke
 from test_compare import damaged, instruction_of
 
