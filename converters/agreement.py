@@ -6,11 +6,12 @@ import math
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from edge.answers import class_output
+from edge.answers import class_count, class_output
 from edge.converters.report import Agreement
 from edge.converters.samples import Samples
 from edge.graph import Graph
@@ -53,7 +54,8 @@ def compare(answers: Answers, program: Program, examples: Samples, tell: Progres
     tell("comparing", 0, len(examples))
     engine = Engine(program)
     kinds = [each["kind"] for each in program.metadata["outputs"]]
-    number = class_output([(kind, info.shape) for kind, info in zip(kinds, engine.outputs, strict=True)])
+    outputs = [(kind, info.shape) for kind, info in zip(kinds, engine.outputs, strict=True)]
+    number = class_output(outputs)
     rows = []
     for done, ((array, label), expected) in enumerate(zip(examples, answers, strict=True), 1):
         got = _listed(engine.run(array))
@@ -61,7 +63,7 @@ def compare(answers: Answers, program: Program, examples: Samples, tell: Progres
         classes = [None if number is None else _class(outputs[number], kinds[number]) for outputs in (expected, got)]
         rows.append((classes[0], classes[1], difference, label))
         tell("comparing", done, len(examples))
-    return _agreement(rows)
+    return replace(_agreement(rows), classes=class_count(outputs))
 
 
 def _listed(outputs: Any) -> list[np.ndarray]:

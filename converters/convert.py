@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.chance import doubt
 from edge.converters.agreement import Answers, compare
 from edge.converters.bits import Request, choose_bits, measured, requested
 from edge.converters.calibration import Statistics, measure
@@ -140,7 +141,10 @@ def convert(
     tell("packing", 0, 1)
     names = _names(labels, Path(source), setup, graph)
     program = _program(setup, graph, request, names or None)
-    agreement = None if compared is None or answers is None else compare(answers, program, compared, tell)
+    agreement = None
+    if compared is not None and answers is not None:
+        agreement = compare(answers, program, compared, tell)
+        remarks += [f"warning: {each}" for each in doubt(agreement.source_accuracy, agreement.classes, agreement.pictures, compared.seen)]
     tell("writing", 0, 1)
     report, signs = _report(setup, request, graph, program, agreement), _signs(graph)
     files = _contents(possible, plain, program)

@@ -75,6 +75,18 @@ class Reference:
     def __len__(self) -> int:
         return len(self.outputs[0])
 
+    @property
+    def classes(self) -> int | None:
+        """How many classes the network tells apart, two where by a single value."""
+        return None if self.number is None else max(2, self.outputs[self.number][0].size)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of right answers, None where no classes are known."""
+        if self.number is None or self.labels is None:
+            return None
+        return float(np.mean(_classes(self.outputs[self.number], self.kinds[self.number]) == self.labels))
+
 
 def reference(program: Program, samples: Samples, kinds: Sequence[str], *, count: int, tell: Tell | None = None) -> Reference:
     """What the float `program` gives for at most `count` of the samples, spread over all; `kinds` are those of its outputs."""

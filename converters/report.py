@@ -52,7 +52,7 @@ class Agreement:
     """How the converted network answers `pictures` examples compared with its source at 32 bits.
 
     `equal` counts the same top-1 class, None where outputs are no classes. `largest_difference` is over all values of all outputs.
-    The accuracies are shares of the examples whose class is known, None where none is.
+    The accuracies are shares of the examples whose class is known, None where none is; `classes` is how many the network tells apart.
     """
 
     pictures: int
@@ -60,6 +60,7 @@ class Agreement:
     largest_difference: float
     source_accuracy: float | None = None
     accuracy: float | None = None
+    classes: int | None = None
 
     @property
     def share(self) -> float | None:

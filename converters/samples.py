@@ -54,6 +54,13 @@ class Samples:
         """Why labels that a file holds are not used."""
         return () if isinstance(self.items, tuple) else self.items.remarks
 
+    @property
+    def seen(self) -> Preprocess | None:
+        """How pictures become what the network sees; None where arrays of that were given instead."""
+        items = self.items
+        given = any(item.is_picture for item in items) if isinstance(items, tuple) else items.has_pictures
+        return self.preprocess if given else None
+
     def labelled_for(self, classes: int) -> Samples:
         """The same, without labels where they are not all of 0 .. classes - 1; a remark says so."""
         return self if isinstance(self.items, tuple) else replace(self, items=self.items.labelled_for(classes))

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.chance import doubt
 from edge.converters.bits import Request, with_weights
 from edge.converters.damage import Reference, Score, reference, score
 from edge.converters.keras_file import read_keras
@@ -67,7 +68,7 @@ class Sensitivity:
     activation_bits: int
     layers: tuple[LayerSensitivity, ...]
     remarks: tuple[str, ...] = ()
-    """Why labels of the pictures are not used."""
+    """Why labels of the pictures are not used, or why the network may be given other pixels than it should."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able values."""
@@ -133,7 +134,8 @@ def measured(
     for done, layer in enumerate(layers):
         tell(f"layer {layer.name}", done, len(layers))
         found.append(LayerSensitivity(layer, work.scores(layer)))
-    return Sensitivity(setup.model.source, len(known), tuple(bits), activation_bits, tuple(found), samples.remarks)
+    remarks = (*samples.remarks, *doubt(known.accuracy, known.classes, len(known), samples.seen))
+    return Sensitivity(setup.model.source, len(known), tuple(bits), activation_bits, tuple(found), remarks)
 
 
 def layers_of(model: KerasModel, graph: Graph) -> tuple[Layer, ...]:

@@ -58,7 +58,7 @@ def verify(files: tuple[str, ...], as_json: bool, **options: Any) -> None:
     if options["html"] is not None:
         _write_page(options["html"], comparisons)
     for remark in dict.fromkeys(remark for each in comparisons for remark in each.remarks):
-        warn(f"no accuracy, since {remark}")
+        warn(remark)
     _show(comparisons, certificate, as_json)
     wrong = [f"{each.converted}: {each.verdict}" for each in comparisons if not each.equal]
     if wrong:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.certificate import program_sha256
+from edge.chance import doubt
 from edge.cli_model import Model, load_model
 from edge.compare_data import Examples, given_examples, random_examples
 from edge.compare_layers import EXACT, PRECISIONS, LayerComparison
@@ -55,7 +56,7 @@ class Comparison:
     oracle              what computed the source, and `oracle_note` why that is not Keras; `source_sha256` is of its file
     data                where the `examples` came from, `data_sha256` of what the network was given; of random ones the `seed`, and the
                         `domain` of their pixels
-    remarks             why labels of the data are not used
+    remarks             why there is no accuracy, or why it may be one of other pixels than the source should see
     program_sha256      of the `.edge` file's program without its certificate (`edge.certificate`), None for other files
     layers              `fed_by_source`: each on its own, from the source's tensors; else one after the other, from the input on
     first_difference    the layers of the first one that is not equal, None if all are
@@ -202,6 +203,9 @@ def _result(run: Run, examples: Examples, preprocess: Preprocess, source: str, k
     found = classes(run.answers, run.model.heads[0])
     foreign = run.model.source_sha256 not in (None, keras_model.sha256)
     equal, sentence = verdict(run.answers, run.tied, layers, found.same, foreign=foreign)
+    advice = "convert it again with"
+    known = found.source.total if found.source else 0
+    doubts = doubt(_value(found.source), classes_told_apart(run.model.heads[0]), known, examples.seen, advice)
     return Comparison(
         source=source,
         source_sha256=keras_model.sha256,
@@ -215,7 +219,7 @@ def _result(run: Run, examples: Examples, preprocess: Preprocess, source: str, k
         data_sha256=examples.sha256,
         seed=examples.seed,
         domain=preprocess.range,
-        remarks=examples.remarks,
+        remarks=(*examples.remarks, *doubts),
         program_sha256=program_sha256(run.model.engine.program) if run.model.engine else None,
         layers=layers,
         fed_by_source=run.layers.fed_by_source,

@@ -28,7 +28,7 @@ Example = tuple[Array, ...]
 class Examples:
     """What is compared: examples with their class where it is known, how many there are, and words that say where they are from.
 
-    seed: of random ones. remarks: why labels are not used.
+    seed: of random ones. remarks: why labels are not used. seen: how pictures became what the network sees, None where arrays were given.
     sha256 is of what `chunks` has given so far: the bytes of every array, in order, as the network takes them.
     """
 
@@ -37,6 +37,7 @@ class Examples:
     described: str
     seed: int | None = None
     remarks: tuple[str, ...] = ()
+    seen: Preprocess | None = None
     _digest: Any = field(default_factory=hashlib.sha256)
 
     @property
@@ -89,5 +90,5 @@ def given_examples(graph: Graph, preprocess: Preprocess, data: Source, count: in
         samples = samples.labelled_for(classes)
     few = samples.first(count)
     items = ((tuple(found) if isinstance(found, list) else (found,), label) for found, label in few)
-    remarks = samples.remarks if classes is not None else ()
-    return Examples(items, len(few), f"{len(few)} of {len(samples)} of {named}", remarks=remarks)
+    remarks = tuple(f"no accuracy, since {remark}" for remark in samples.remarks) if classes is not None else ()
+    return Examples(items, len(few), f"{len(few)} of {len(samples)} of {named}", remarks=remarks, seen=samples.seen)

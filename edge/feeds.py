@@ -51,6 +51,10 @@ class JointInputs:
     def has_labels(self) -> bool:
         return self.sources[self.main].has_labels
 
+    @property
+    def has_pictures(self) -> bool:
+        return any(source.has_pictures for source in self.sources)
+
     def labelled_for(self, classes: int) -> JointInputs:
         """See `edge.inputs.Inputs.labelled_for`."""
         main = self.sources[self.main].labelled_for(classes)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 import edge
 from edge.batches import takes_pictures
+from edge.chance import doubt
 from edge.converters.layer_bits import nothing_matches
 from edge.converters.outputs import check_replaceable
 from edge.datasets import Part
@@ -131,6 +132,8 @@ def finetune(
     preprocess = preprocess or given.preprocess
     algorithms, left_out = _algorithms(given.network, settings)
     pictures = _pictures(given.network, data, test, preprocess, settings, told)
+    for sentence in _doubt(given.network, pictures):
+        told.say(sentence)
     keras_package().utils.set_random_seed(settings.seed)
     network = low_bit(given.network, algorithms, shortcuts=settings.shortcuts)
     seen = {"preprocess": preprocess.to_json(), "data_sha256": pictures.sha256}
@@ -205,13 +208,14 @@ def _read(source: _Path) -> _Source:
 class _Given:
     """The pictures in parts; labelled: the labels are the file's, not the float model's. test: of --test, looked at when all is done.
 
-    sha256: of what decides the training, the pictures as the network sees them and labels of the file.
+    sha256: of what decides the training, the pictures as the network sees them and labels of the file. seen: how they became that.
     """
 
     parts: Parts
     labelled: bool
     test: Part | None
     sha256: str
+    seen: Preprocess | None
 
     @property
     def scored(self) -> dict[str, Part]:
@@ -234,11 +238,19 @@ def _pictures(
     told.say(f"{len(pictures.x):,} pictures, {'with labels' if labelled else 'without labels, which the float model gives them'}")
     parts = parted(pictures, _answers(network, pictures.x) if pictures.y is None else pictures.y, seed=settings.seed)
     if test is None:
-        return _Given(parts, labelled, None, pictures.sha256)
+        return _Given(parts, labelled, None, pictures.sha256, pictures.seen)
     tests = read_pictures(test, network, preprocess, TEST_ARRAYS)
     if tests.y is None:
         raise InputError("the pictures of --test have no labels, expected a class for each; leave the option out, or give labels")
-    return _Given(parts, labelled, Part(tests.x, tests.y), pictures.sha256)
+    return _Given(parts, labelled, Part(tests.x, tests.y), pictures.sha256, pictures.seen)
+
+
+def _doubt(network: Model, pictures: _Given) -> tuple[str, ...]:
+    """The sentence on a float network that may be given other pixels than it was trained on, said before it teaches anything."""
+    if not pictures.labelled:
+        return ()
+    part = pictures.parts.held_back
+    return doubt(_share(network, part), network.output_shape[-1], len(part), pictures.seen)
 
 
 def _algorithms(float_net: Model, settings: Settings) -> tuple[dict[str, Algorithm], dict[str, Bits]]:
@@ -304,8 +316,12 @@ def _answers(network: Model, pictures: NDArray[Any]) -> NDArray[np.int64]:
 
 def _scores(network: Any, pictures: _Given) -> dict[str, float]:
     """The share of right answers in each part, of a Keras model or an engine."""
+    return {name: _share(network, part) for name, part in pictures.scored.items()}
+
+
+def _share(network: Any, part: Part) -> float:
     answers = _answers if hasattr(network, "predict") else _answers_of_engine
-    return {name: float(np.mean(answers(network, part.x) == part.y)) for name, part in pictures.scored.items()}
+    return float(np.mean(answers(network, part.x) == part.y))
 
 
 def _answers_of_engine(engine: Any, pictures: NDArray[Any]) -> NDArray[np.int64]:

@@ -27,12 +27,13 @@ _SHARE, _MOST = 0.1, 2_500  # of the pictures, that choose the epoch; as many ag
 class Pictures:
     """What the network sees (N, *shape), uint8 where that is bytes; y: (N,) classes, or None for pictures without labels.
 
-    remarks: why labels that the file holds are not used.
+    remarks: why labels that the file holds are not used. seen: how pictures became that, None where arrays of it were given.
     """
 
     x: NDArray[Any]
     y: NDArray[np.int64] | None
     remarks: tuple[str, ...] = ()
+    seen: Preprocess | None = None
 
     @property
     def sha256(self) -> str:
@@ -70,7 +71,7 @@ def read_pictures(
     for row, (values, label) in enumerate(samples):
         x[row] = values
         labels += [] if label is None else [label]
-    return Pictures(x, np.array(labels, np.int64) if len(labels) == len(x) else None, samples.remarks)
+    return Pictures(x, np.array(labels, np.int64) if len(labels) == len(x) else None, samples.remarks, samples.seen)
 
 
 def parted(pictures: Pictures, y: NDArray[np.int64], *, seed: int) -> Parts:

@@ -53,6 +53,11 @@ class Inputs:
     def has_labels(self) -> bool:
         return any(isinstance(source, StoredArray) and source.labels is not None for source in self.sources)
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether some are pictures, rather than arrays of what the net sees."""
+        return any(isinstance(source, Picture) or source.layout.is_picture for source in self.sources)
+
     def labelled_for(self, classes: int) -> Inputs:
         """The same items; an array whose labels are not all of 0 .. classes - 1 is left without any, with a remark."""
         return Inputs(tuple(_labelled_for(source, classes) for source in self.sources))
