@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_rows import COLUMNS, ROOT, Cell, Rows, absent, cell, collect, keep, measure_latencies, read_rows
-from width_table import plot, section
+from wider_networks import plot, section
 
 from edge.console import bytes_text
 from edge.recipes import RECIPES, TABLE, Recipe

@@ -25,7 +25,7 @@ from queue import Empty, Queue
 
 from accuracy_rows import RUNS, absent
 from accuracy_table import write_tables
-from width_table import PRECISION, answer, answers, unanswered
+from wider_networks import PRECISION, answer, answers, unanswered
 
 from edge.recipes import RECIPES, TABLE
 from edge.train import RESULT, Settings, settings_for

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from widths_table import MODELS, Row, rows
+from bit_widths import MODELS, Row, rows
 
 from edge.widths import TERNARY
 

@@ -1,6 +1,6 @@
-"""Models at every width of weights: bytes of the file, and how far it agrees with the float network; written into docs/widths.md.
+"""Models at every width of weights: bytes of the file, and how far it agrees with the float network; written into docs/bit-widths.md.
 
-    python benchmarks/widths_table.py [NAME...]     measures these models (all without names) and writes the page of all that are known
+    python benchmarks/bit_widths.py [NAME...]     measures these models (all without names) and writes the page of all that are known
 
 Training pictures calibrate and are compared on where there are any for the model (others of the same set, at its size); else random
 examples of its input, which say that nothing breaks, and little of what is lost on real ones.
@@ -31,7 +31,7 @@ ON_CIFAR = {"pretrainedResnet": 1, "vww_96": 3}  # and how often pictures of 32x
 COUNT = {"vww_96": 16}  # examples to calibrate on, and as many to compare; 64 of others
 ORDER: tuple[Bits, ...] = tuple(sorted(WIDTHS, key=lambda bits: -1.5 if bits == "ternary" else -int(bits)))
 RESULTS = ROOT / "benchmarks" / "results" / "widths.json"
-PAGE = ROOT / "docs" / "widths.md"
+PAGE = ROOT / "docs" / "bit-widths.md"
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def rows(name: str, path: Path) -> list[Row]:
 def page(known: dict[str, list[dict[str, object]]]) -> str:
     """The page of docs/."""
     lines = [
-        "# Models at every width", "",
-        "Made by `python benchmarks/widths_table.py`: the `.edge` file of each model at each `--bits`, below 16 with int8 activations.",
+        "# Models at every width of weights", "",
+        "Made by `python benchmarks/bit_widths.py`: the `.edge` file of each model at each `--bits`, below 16 with int8 activations.",
         "Examples, 64 to calibrate on and 64 others to compare (16 of `vww_96`), are training pictures of CIFAR-10 for the two models that",
         "take pictures (not the set that `vww_96` learnt), and random values for the others. The difference is the largest of any output,",
         "in parts of the largest value that the float network gives. None was trained for few bits but `digits`, which was trained binary,",

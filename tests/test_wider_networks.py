@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import train_results
-import width_table
+import wider_networks
 from accuracy_rows import Rows
 from test_accuracy_table import row
-from width_table import WIDTHS, answer, answers, described, plot, section, unanswered
+from wider_networks import WIDTHS, answer, answers, described, plot, section, unanswered
 
 from edge.recipes import RECIPES, TABLE
 from edge.train import Settings
@@ -56,7 +56,7 @@ def test_a_file_under_a_quarter_of_the_float_one_is_marked() -> None:
 def test_what_is_not_measured_stays_empty() -> None:
     assert len(unanswered([])) == len(answers([])) == sum(described(RECIPES[name]) is not None for name in TABLE)
     assert line([], "cnn-base") == ["`cnn-base`", "99", *[""] * 11]
-    assert not plot([], Path("none.svg")) and "widths.svg" not in section([])
+    assert not plot([], Path("none.svg")) and "wider-networks.svg" not in section([])
     rows = made_up("cnn-base", 0.98)
     assert line(rows, "cnn-base")[7:11] == [""] * 4 and "cnn-base x1.5" in unanswered(rows)
 
@@ -149,7 +149,7 @@ def test_widths_are_those_of_the_questions_and_a_question_that_stays_open_fails(
     monkeypatch.setattr("sys.argv", ["train_results.py", "--runs", str(tmp_path), "--recipes", "mlp-base", "--widths"])
     with pytest.raises(SystemExit, match=r"widths that are still needed: .*mlp-base x1, "):
         train_results.main()
-    assert width_table.PRECISION == "xnor"
+    assert wider_networks.PRECISION == "xnor"
 
 
 def test_each_seed_is_a_run_of_its_own(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Questions that the descriptions of the networks left open, answered by runs of several widths.
 
 How many times the channels does a net with weights and activations of 1 bit need to reach the float net that was described? And how far
-does such a net come, after how many steps? `section` is the part of docs/results.md, `plot` draws docs/widths.svg; both are made from what
-`accuracy_rows` holds, and what is not measured stays empty. `benchmarks/train_results.py --widths` trains what is missing.
+does such a net come, after how many steps? `section` is the part of docs/results.md, `plot` draws docs/wider-networks.svg; both are made
+from what `accuracy_rows` holds, and what is not measured stays empty. `benchmarks/train_results.py --widths` trains what is missing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from accuracy_rows import ROOT, Cell, Rows, cell, is_whole
 
 from edge.recipes import RECIPES, TABLE, Recipe
 
-PICTURE = ROOT / "docs" / "widths.svg"
+PICTURE = ROOT / "docs" / "wider-networks.svg"
 WIDTHS = (1.0, 1.5, 2.0, 3.0)
 PRECISION = "xnor"
 ONE_BIT = ("xnor", "xnor-k")
@@ -88,7 +88,7 @@ def section(rows: Rows) -> str:
     """The part of docs/results.md."""
     found = answers(rows)
     without = ", ".join(f"`{name}`" for name in TABLE if described(RECIPES[name]) is None)
-    picture = "![Score by width, beside the float figure described](widths.svg)\n\n" if any(each.cells for each in found) else ""
+    picture = "![Score by width, beside the float figure described](wider-networks.svg)\n\n" if any(each.cells for each in found) else ""
     widths = ", ".join(f"{width:g}" for width in WIDTHS)
     return f"""## How wide a net of signs must be
 
