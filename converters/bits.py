@@ -9,8 +9,8 @@
 | ternary | -1, 0 and 1 (`edge.converters.levels`), stored in 2 bits    | 32; 8                                                |
 | 1       | alpha * sign(w), alpha = mean of abs(w) per output channel  | 32; 8; 1: signs                                      |
 
-Below 8 the first and last layer stay as with 8. With example pictures weights of 4 and 2 bits and ternary ones are rounded by what layers
-give for them (`edge.converters.rounding`). `layers` gives some of them bits of their own.
+Below 8 the first and last layer stay as with 8. With example pictures weights of less than 8 bits are rounded by what layers give for them
+(`edge.converters.rounding`), signs too, unless their inputs become signs. `layers` gives some of them bits of their own.
 
 What a network was trained with is never lowered further: layers with signs, or with weights quantized to 8 bits or less, keep their weights
 at every width, and in a network that has such layers `bits` below 8 leave the others as they are too, unless int8 activations make them
@@ -73,7 +73,7 @@ class Request:
 
     @property
     def has_levels(self) -> bool:
-        """Whether weights of 4 or 2 bits or ternary ones were asked for."""
+        """Whether weights of less than 8 bits were asked for."""
         return any(bits in LEVELS for bits in (self.bits, *(bits for _, bits in self.layers)))
 
 
@@ -110,9 +110,15 @@ def level_layers(graph: Graph, request: Request) -> dict[str, Levels]:
     behind the first."""
     chosen, first = _weight_bits(graph, request), {node.output for node in _ends(graph)[0]}
     able = {node.output for node in _weighted(graph) if node.op in LEVEL_OPS and stored(node) is F32}
+    able -= {name for name, bits in chosen.items() if bits == request.activation_bits == 1}  # they read something else
     few = {name: LEVELS[bits] for name, bits in chosen.items() if bits in LEVELS and name in able}
     eight = {name: EIGHT_BITS for name, bits in chosen.items() if bits == 8 and name in able - first}
     return few | eight if few else {}
+
+
+def misses_pictures(graph: Graph, request: Request) -> bool:
+    """Whether pictures would have rounded weights of a network, as it was read."""
+    return request.has_levels and request.activation_bits != 1 and not _is_trained_low(graph)
 
 
 def choose_bits(graph: Graph, request: Request) -> Graph:
@@ -249,12 +255,14 @@ def _at_bits(graph: Graph, node: Node, bits: Bits, request: Request) -> Graph:
         return _stays_at_8(graph, node, "its filter stays at 8 bits: depthwise ones are small, and few bits cost them most")
     if node.op == "depthwise_conv2d" and request.activation_bits == 8:
         return _stays_at_8(graph, node, "its filter stays at 8 bits, as its input has 8; --activation-bits 32 packs it")
-    return _each(graph, {node.output: _binarized(node) if bits == 1 else _on_levels(node, bits, request)})
+    return _each(graph, {node.output: _on_levels(node, bits, request)})
 
 
 def _on_levels(node: Node, bits: Bits, request: Request) -> Node:
     """The same layer with weights on levels: those that pictures have decided on, else those nearest to its own."""
     found = request.rounded.get(node.output)
+    if found is None and bits == 1:
+        return _binarized(node)
     if found is None:
         real = replace(node, constants={"filter": real_weights(node)})
         found = on_levels(real, LEVELS[bits])

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge.chance import doubt
 from edge.converters.agreement import Answers, compare
-from edge.converters.bits import Request, choose_bits, measured, requested
+from edge.converters.bits import Request, choose_bits, measured, misses_pictures, requested
 from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
 from edge.converters.outputs import FORMATS, RECIPE, check_replaceable, targets, write_all
@@ -88,7 +88,7 @@ def convert(
     layers            bits of the weights of layers whose names match a pattern (`{"block*": 4}`), where they are to be others
     formats           of "edge" and "tflite", one or several
     calibrate, data   example pictures (a file, a folder, several, or an array: uint8 pictures, or floats as the network sees them):
-                      for the ranges of 8-bit activations and the rounding of weights of 2 and 4 bits; and to measure agreement with the
+                      for the ranges of 8-bit activations and the rounding of weights of less than 8 bits; and to measure agreement with the
                       source (`calibrate` serves if alone); for several inputs a `.npz` file with an array for each by name, or a dict
     input_dtype       "float32" or "uint8"; "auto" takes bytes where the pictures are whole numbers 0..255
     input_shape       (H, W, C), where the file leaves sizes open
@@ -121,6 +121,7 @@ def convert(
     remarks = [f"warning: {remark}" for each in (calibration, examples) if each is not None for remark in each.remarks]
     if calibration is not None and calibration_pictures is not None:
         calibration = calibration.first(calibration_pictures)
+    hint = _HINT if calibration is None and misses_pictures(setup.graph, request) else ()
     choice = None
     if goal is None or calibration is None:
         compared = calibration if examples is None else examples
@@ -154,7 +155,6 @@ def convert(
         files = itertools.chain(files, [(recipe_file[RECIPE], [to_toml(chosen).encode()])])
     del graph, plain, program  # they go with the last file that needs them
     report = _with_files(report, write_all(files), signs, missing)
-    hint = _HINT if calibration is None and request.has_levels else ()
     found = f"labels: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}, from {LABEL_FILE} beside the model"
     named = (found,) if names and labels is None else ()
     return replace(report, messages=(*report.messages, *hint, *named, *dict.fromkeys(remarks)), choice=choice)

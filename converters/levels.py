@@ -1,13 +1,14 @@
-"""Weights on few levels: w = scale[o] * q with whole q of 4 or 2 bits, or -1, 0 and 1; scales by least squares, one per output channel.
+"""Weights on few levels: w = scale[o] * q with whole q of 4 or 2 bits, -1, 0 and 1, or -1 and 1; scales by least squares, one per channel.
 
     levels     q
     4          -8..7
     2          -2..1
     ternary    -1, 0, 1     stored in 2 bits
+    1          -1, 1        the scale is the mean size of the weights
 
 For a given scale s the nearest levels are the best, and for given levels the best scale is <w, q> / <q, q>. The two steps alternate from
 several starts, and the start with the least squared error wins. A negative scale turns the levels round where more room is needed above 0.
-Graphs hold such filters as int8; `pack_filters` marks those that the file stores in fewer bits.
+Graphs hold such filters as int8, signs as bits; `pack_filters` marks those that the file stores in fewer bits.
 """
 
 from __future__ import annotations
@@ -29,17 +30,23 @@ _ROUNDS = 6
 
 @dataclass(frozen=True)
 class Levels:
-    """The whole numbers from `low` to `high`."""
+    """The whole numbers from `low` to `high`; without `zero` -1 and 1."""
 
     low: int
     high: int
+    zero: bool = True
 
     def nearest(self, values: Array) -> Array:
-        found: Array = np.clip(np.rint(values), self.low, self.high)
+        found: Array = np.clip(np.rint(values), self.low, self.high) if self.zero else np.where(values < 0, -1.0, 1.0)
+        return found
+
+    def stored(self, whole: Array) -> Array:
+        """As graphs hold them: int8, of signs whether they are -1."""
+        found: Array = whole.astype(np.int8) if self.zero else whole < 0
         return found
 
 
-LEVELS: Mapping[Bits, Levels] = {4: Levels(-8, 7), 2: Levels(-2, 1), TERNARY: Levels(-1, 1)}
+LEVELS: Mapping[Bits, Levels] = {4: Levels(-8, 7), 2: Levels(-2, 1), TERNARY: Levels(-1, 1), 1: Levels(-1, 1, zero=False)}
 EIGHT_BITS = Levels(-127, 127)
 LEVEL_OPS = ("conv2d", "dense")  # whose kernels read filters of 4 and 2 bits
 
@@ -53,7 +60,7 @@ def _on_levels(filters: Array, levels: Levels) -> dict[str, Array]:
     weights = filters.reshape(len(filters), -1).astype(np.float64)
     scale = fitted_scales(weights, levels)
     whole = levels.nearest(weights / scale[:, None])
-    return {"filter": whole.astype(np.int8).reshape(filters.shape), "scale": scale.astype(np.float32)}
+    return {"filter": levels.stored(whole).reshape(filters.shape), "scale": scale.astype(np.float32)}
 
 
 def fitted_scales(weights: Array, levels: Levels, importance: Array | None = None) -> Array:

@@ -50,7 +50,7 @@ def with_rounded(graph: Graph, request: Request, pictures: Sequence[Example], te
 
 
 def rounded(graph: Graph, low: Graph, layers: Mapping[str, Levels], pictures: Iterable[Example], tell: Progress | None = None) -> Filters:
-    """`filter` (int8), `scale` and `bias` that suit the inputs on `pictures`, by the tensor that a layer gives.
+    """`filter` (int8, or signs), `scale` and `bias` that suit the inputs on `pictures`, by the tensor that a layer gives.
 
     `graph` is the float network, `low` the same with weights on levels, `layers` the levels of each. Pictures are iterated once for every
     layer. Layers whose sums have more than `MAX_TERMS` terms are left out. `tell` is called with the layers done and their number.
@@ -173,7 +173,7 @@ def _rounded(node: Node, moments: list[_Moments], levels: Levels) -> dict[str, A
     found = [_rounded_group(weights, each, levels) for weights, each in zip(parts, moments, strict=True)]
     whole, scale, shift = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     bias = node.constants.get("bias", np.zeros(len(filters), np.float32)) + shift
-    return {"filter": whole.astype(np.int8).reshape(filters.shape), "scale": scale.astype(np.float32), "bias": bias.astype(np.float32)}
+    return {"filter": levels.stored(whole).reshape(filters.shape), "scale": scale.astype(np.float32), "bias": bias.astype(np.float32)}
 
 
 def _rounded_group(weights: Array, moments: _Moments, levels: Levels) -> tuple[Array, Array, Array]:
@@ -186,6 +186,7 @@ def _rounded_group(weights: Array, moments: _Moments, levels: Levels) -> tuple[A
     for _ in range(_SWEEPS):
         whole = _swept(target, scale, whole, h, levels)
         scale = _best_scale(target, whole, h, scale)
+    scale = scale if levels.zero else np.where(target.any(axis=1), scale, 0.0)  # signs alone give no zeros
     return whole, scale, moments.output_mean - (scale[:, None] * whole) @ moments.input_mean
 
 

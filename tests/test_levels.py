@@ -1,4 +1,4 @@
-"""Weights of 4 and 2 bits and ternary ones: the best scales, rounding by pictures, which layers get them, and networks that have them."""
+"""Weights of 4, 2 and 1 bits and ternary ones: the best scales, rounding by pictures, which layers get them, and networks that have them."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ from edge.tflite_runner import load_tflite
 from edge.widths import Bits
 
 WIDTHS: tuple[Bits, ...] = (4, 2, "ternary")
+ROUNDED: tuple[Bits, ...] = (*WIDTHS, 1)
 FUNCTIONAL = Path(__file__).parent / "fixtures" / "keras2_functional.h5"
 
 
@@ -56,7 +57,7 @@ def squared_error(weights: Array, scale: Array, bits: Bits) -> Array:
     return (error**2).sum(axis=1)
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("bits", ROUNDED)
 def test_no_scale_on_a_fine_grid_is_much_better(bits: Bits) -> None:
     weights = rng(1).normal(size=(12, 60)) * np.geomspace(1e-3, 10, 12)[:, None]
     found = squared_error(weights, fitted_scales(weights, LEVELS[bits]), bits)
@@ -164,7 +165,7 @@ def rounded(graph: Graph, bits: Bits, pictures: list[Array], activation_bits: in
     return choose_bits(graph, request)
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("bits", ROUNDED)
 def test_pictures_bring_the_network_nearer_to_its_source(bits: Bits, _no_engine: None) -> None:
     graph, pictures, others = simple(*network(softmax=False)), examples(24), list(rng(70).normal(size=(12, 8, 8, 3)).astype(np.float32))
 
@@ -219,7 +220,33 @@ def test_pictures_out_of_range_are_refused(_no_engine: None) -> None:
         rounding.with_rounded(simple(*network()), Request(4), [np.full((8, 8, 3), 3e38, np.float32)] * 2)
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+def test_signs_are_rounded_by_pictures(_no_engine: None) -> None:
+    graph, pictures = simple(*network(softmax=False)), examples(24)
+    before, after = choose_bits(graph, Request(1)), rounded(graph, 1, pictures)
+    assert filters(after) == filters(before)
+    plain, found = ({named(node): node.constants for node in weighted(each)} for each in (before, after))
+    changed = [name for name in plain if not np.array_equal(plain[name]["filter"], found[name]["filter"])]
+    assert {"second", "fourth", "fifth"} <= {*changed} and "first" not in changed and "third" not in changed
+    assert all("bias" in found[name] and found[name]["filter"].dtype == np.bool_ for name in ("second", "fourth", "fifth"))
+
+
+def test_filters_of_zeros_stay_zero_with_signs(_no_engine: None) -> None:
+    layers = network(softmax=False)
+    layers[3][2]["kernel"][..., 2] = 0
+    node = next(node for node in weighted(rounded(simple(*layers), 1, examples(24))) if named(node) == "second")
+    assert node.constants["scale"][2] == 0 and (np.delete(node.constants["scale"], 2) > 0).all()
+
+
+def test_signs_of_signs_and_trained_signs_are_left_alone(_no_engine: None) -> None:
+    pictures = examples(4)
+    graph = simple(*network(softmax=False))
+    assert rounding.with_rounded(graph, Request(1, 1), pictures) == Request(1, 1)
+    trained = simple(conv(rng(1), (3, 3), 3, 8, name="first"), conv(rng(3), (3, 3), 8, 8, name="second", sign=True))
+    for activation_bits in (8, 32):
+        assert rounding.with_rounded(trained, Request(1, activation_bits), pictures) == Request(1, activation_bits)
+
+
+@pytest.mark.parametrize("bits", ROUNDED)
 def test_the_engine_gives_what_the_reference_gives(bits: Bits, _no_engine: None) -> None:
     pictures = examples(4, dtype="uint8")
     layers = [("Rescaling", {"scale": 1 / 64}, {}), *network(softmax=False)]
@@ -234,7 +261,7 @@ def stored_bytes(report: Report) -> int:
 # -- files -----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("bits", ROUNDED)
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_files_are_smaller_and_both_give_the_same(bits: Bits, calibrated: bool, tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed, no .tflite can be run")
@@ -246,7 +273,7 @@ def test_files_are_smaller_and_both_give_the_same(bits: Bits, calibrated: bool, 
     report = edge.convert(FUNCTIONAL, tmp_path / "few.edge", bits=bits, **given)
     assert report.activation_bits == (8 if calibrated else 32) and report.to_json()["bits"] == bits
     assert stored_bytes(report) < stored_bytes(eight) < stored_bytes(info)
-    assert {row.bits_after for row in report.layers} & {2, 4}
+    assert {row.bits_after for row in report.layers} & {1, 2, 4}
     assert any("--calibrate PICTURES" in message for message in report.messages) != calibrated
     got, expected = (load(tmp_path / f"few.{suffix}").run(pictures) for load, suffix in ((edge.load, "edge"), (load_tflite, "tflite")))
     for ours, theirs in zip(got, expected, strict=True):  # two outputs
