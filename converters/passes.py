@@ -12,7 +12,7 @@ from edge.converters.passes_fold import absorb_affine, fold_batch_norm, fuse_act
 from edge.converters.passes_groups import merge_groups
 from edge.converters.passes_layout import absorb_transpose
 from edge.converters.passes_moves import hoist_channelwise
-from edge.converters.passes_quantized import keep_integers, read_integers, read_signs
+from edge.converters.passes_quantized import keep_integers, read_integers, read_signs, share_quantized
 from edge.converters.passes_simplify import absorb_flatten, absorb_padding, drop_no_ops, fuse_rescaling, keep_packed
 from edge.converters.thresholds import find_thresholds
 from edge.graph import Graph, Pass
@@ -26,6 +26,7 @@ PASSES: tuple[Pass, ...] = (
     keep_packed,
     absorb_padding,
     fuse_rescaling,
+    share_quantized,
     store_exact_int8,
     read_exact_bytes,
     keep_integers,

@@ -4,6 +4,7 @@ values, zeros and ones, or scaled signs. Sums are the same whole numbers; the sc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +18,41 @@ from edge.tensors import Encoding, TensorType
 
 BITS, I8 = Encoding.BITS, Encoding.INT8
 _LARGEST_PRODUCT = 255 * 128
+_QUANTIZING = ("quantize", "dequantize", "binarize", "unpack")
+_COMPARED = (*_QUANTIZING, "activation", "affine", "add", "subtract")  # what quantizers are made of, without filters
 # Move values without computing any.
 _MOVERS = ("max_pool2d", "reshape", "slice", "resize_nearest", "transpose", "depth_to_space")
+
+
+def share_quantized(graph: Graph) -> Graph:
+    """Layers that quantize a tensor alike read one quantized tensor, and what is made of it alike.
+
+    Each tensor is told by the first that is computed in the same way of the same tensors.
+    """
+    found: dict[tuple[object, ...], str] = {}
+    first: dict[str, str] = {}
+    quantized: set[str] = set()
+    for node in graph.nodes:
+        first[node.output] = found.setdefault(_computation(graph, node, first), node.output) if node.op in _COMPARED else node.output
+        if node.op in _QUANTIZING or (node.op in _COMPARED and quantized.intersection(node.inputs)):
+            quantized.add(node.output)
+    redirect = {name: first[name] for name in quantized.difference(graph.outputs) if first[name] != name}
+    if not redirect:
+        return graph
+    return edit(graph, redirect=redirect, replacing={name: (_of_all(graph, first, name),) for name in set(redirect.values())})
+
+
+def _computation(graph: Graph, node: Node, first: Mapping[str, str]) -> tuple[object, ...]:
+    """What a node computes: equal for those that give the same values."""
+    inputs = tuple(first.get(name, name) for name in node.inputs)
+    constants = tuple((role, node.constants[role].tobytes()) for role in sorted(node.constants))
+    return node.op, inputs, tuple(sorted(node.attrs.items())), constants, graph.types[node.output]
+
+
+def _of_all(graph: Graph, first: Mapping[str, str], name: str) -> Node:
+    """The node that gives a tensor, for the layers of all that give the same."""
+    nodes = [node for node in graph.nodes if first[node.output] == name]
+    return replace(nodes[0], layers=tuple(dict.fromkeys(layer for node in nodes for layer in node.layers)))
 
 
 def keep_integers(graph: Graph) -> Graph:

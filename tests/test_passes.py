@@ -10,6 +10,7 @@ from keras_models import conv, dense, kernel, model_of, norm
 from pass_graphs import FLATTEN, POOL, RELU, SIGN, graph_of, lines, rng, same, text
 from test_channels import split_and_convolved
 
+from edge.converters.keras_model import Call
 from edge.converters.layers import read_graph
 from edge.converters.passes import PASSES, run_passes
 from edge.converters.passes_exact import read_exact_bytes, store_exact_int8
@@ -17,7 +18,7 @@ from edge.converters.passes_fold import absorb_affine, fold_batch_norm, fuse_act
 from edge.converters.passes_groups import merge_groups
 from edge.converters.passes_layout import absorb_transpose
 from edge.converters.passes_moves import hoist_channelwise
-from edge.converters.passes_quantized import keep_integers, read_integers, read_signs
+from edge.converters.passes_quantized import keep_integers, read_integers, read_signs, share_quantized
 from edge.converters.passes_simplify import absorb_flatten, absorb_padding, drop_no_ops, fuse_rescaling, keep_packed
 from edge.converters.thresholds import find_thresholds
 from edge.graph import Graph, Pass
@@ -43,6 +44,17 @@ def qconv(quantizer: str, *, name: str = "conv", inputs: int = 8, padding: str =
     """A convolution of QKeras to 2 channels, 3x3 unless told otherwise."""
     options = {"kernel_size": [3, 3], "use_bias": False, "kernel_quantizer": quantizer, "name": name, "padding": padding, **config}
     return "QConv2D", options, {"kernel": kernel(rng(), *options["kernel_size"], inputs, 2)}
+
+
+def read_twice(quantizer: str, other: str | None = None) -> Graph:
+    """Two convolutions "a" and "b" of the image, each of which quantizes it, and their sum."""
+    calls = []
+    for name, own in (("a", quantizer), ("b", other or quantizer)):
+        options = {"kernel_size": [1, 1], "use_bias": False, "kernel_quantizer": "ste_sign", "input_quantizer": own}
+        calls.append(Call(name, "QuantConv2D", None, options, {"kernel": kernel(rng(), 1, 1, 8, 2)}, ("image",), (name,)))
+    calls.append(Call("sum", "Add", None, {}, {}, ("a", "b"), ("sum",)))
+    made = model_of(shape=(4, 4, 8), calls=tuple(calls), outputs=("sum",), output_names=("sum",))
+    return read_graph(made, input_dtype="float32")
 
 
 # Each entry: the pass, a graph it applies to, the text it leaves (without the first line), and how far values may move.
@@ -185,6 +197,20 @@ def cases() -> dict[str, tuple[Pass, Callable[[], Graph], str, float]]:
             pool/int8: 2x2x8 int8 scale 0.125 zero -128 = max_pool2d levels/quantize window_h=2 window_w=2 stride_h=2 stride_w=2
             pool: 2x2x8 float32 = dequantize pool/int8
             outputs pool""",
+            0.0,
+        ),
+        "share_quantized": (
+            share_quantized,
+            lambda: read_twice("dorefa_quantizer"),
+            """a/affine: 4x4x8 float32 = affine image mul:float32
+            a/activation: 4x4x8 float32 = activation a/affine activation=1 limit=3
+            a/quantize: 4x4x8 int8 scale 1 zero -128 = quantize a/activation
+            a/dequantize: 4x4x8 float32 = dequantize a/quantize
+            a/affine.2: 4x4x8 float32 = affine a/dequantize mul:float32
+            a: 4x4x2 float32 = conv2d a/affine.2 filter:bits scale:float32
+            b: 4x4x2 float32 = conv2d a/affine.2 filter:bits scale:float32
+            sum: 4x4x2 float32 = add a b
+            outputs sum""",
             0.0,
         ),
         "read_integers": (
@@ -341,6 +367,21 @@ def test_filters_with_zeros_read_signs_of_whole_bytes_alone(channels: int) -> No
     after = run_passes(graph)
     assert "filter:int8" in text(after) and "concat" not in text(after)
     same(graph, after)
+
+
+@pytest.mark.parametrize("quantizer", ["dorefa_quantizer", "ste_tern", "ste_heaviside", "quantized_bits(4,1)", "quantized_relu(11,3)"])
+def test_a_tensor_that_two_layers_quantize_alike_is_quantized_once(quantizer: str) -> None:
+    graph = read_twice(quantizer)
+    shared, apart = run_passes(graph), run_passes(graph, tuple(step for step in PASSES if step is not share_quantized))
+    same(apart, shared)
+    assert [node.op for node in shared.nodes].count("conv2d") == 2
+    assert not any(node.output.startswith("b/") for node in shared.nodes) and len(shared.nodes) < len(apart.nodes)
+    assert any(node.layers == ("a", "b") for node in shared.nodes)
+
+
+def test_other_levels_of_the_same_tensor_are_its_own() -> None:
+    graph = read_twice("dorefa_quantizer", "quantized_relu(3,1)")
+    assert share_quantized(graph) == graph
 
 
 def test_shifted_signs_are_read_where_nothing_is_padded() -> None:
