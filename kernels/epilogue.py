@@ -15,14 +15,12 @@ from typing import Any
 
 from edge.kernels.build import inlined
 from edge.kernels.shapes import Residual
-from edge.kernels.simd import float_of_bits, memory, vector
+from edge.kernels.simd import ROUND, float_of_bits, memory, vector
 
 SCALE, BIAS, LOWER, UPPER, SLOPE, INVERSE, ZERO_POINT = range(7)
 RESIDUAL = 7
 SLOPES, MUL, ADD = range(RESIDUAL, RESIDUAL + 3)
 SIGN_MUL, SIGN_ADD = RESIDUAL + 9, RESIDUAL + 10
-
-_ROUND = 12582912.0  # 1.5 * 2**23: adding it to a float32 below 2**22 leaves the nearest whole number, half to even, in the low bits
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def quantizer(first: int, lanes: int) -> Any:
     def quantize(args: Any, y: Any) -> Any:
         # high takes the bound where y is not a number. Positive float32 have the order of their bits.
         y = v.high(y * v.splat(as_float(args[inverse])), v.splat(as_float(args[lower])))
-        bits = i.low(i.of_bits(y + v.splat(_ROUND)), i.of_bits(v.splat(as_float(args[upper])) + v.splat(_ROUND)))
+        bits = i.low(i.of_bits(y + v.splat(ROUND)), i.of_bits(v.splat(as_float(args[upper])) + v.splat(ROUND)))
         return i.to_i8(bits) + q.splat(args[zero_point])
 
     return quantize

@@ -11,7 +11,7 @@ from typing import Any
 
 from edge.kernels.build import KernelFunction, inlined
 from edge.kernels.shapes import VALUES
-from edge.kernels.simd import fill, float_of_bits, memory, vector
+from edge.kernels.simd import WITHOUT_SIGN, fill, float_of_bits, memory, vector
 
 # The argument row, as `edge.kernels.magnitude` writes it.
 X, X_ROW, X_PIXEL, HEIGHT_IN, WIDTH_IN, CHANNELS = range(6)
@@ -24,12 +24,11 @@ I = vector("i32", VALUES)  # noqa: E741
 FLOATS = memory("f32")
 as_float = float_of_bits()
 _fill = fill()
-_WITHOUT_SIGN = 0x7FFFFFFF
 
 
 @inlined
 def _absolute(x: Any) -> Any:
-    return F.of_bits(I.of_bits(x) & I.splat(_WITHOUT_SIGN))
+    return F.of_bits(I.of_bits(x) & I.splat(WITHOUT_SIGN))
 
 
 @inlined

@@ -9,7 +9,7 @@ from typing import Any
 
 from edge.kernels.build import KernelFunction, inlined
 from edge.kernels.shapes import PoolVariant
-from edge.kernels.simd import vector
+from edge.kernels.simd import ROUND, vector
 
 # The argument row, as `edge.kernels.pool` writes it.
 X, X_ROW, X_PIXEL, HEIGHT_IN, WIDTH_IN = range(5)
@@ -19,7 +19,6 @@ WINDOW_H, WINDOW_W, STRIDE_H, STRIDE_W, PAD_TOP, PAD_LEFT, FLIP = range(11, 18)
 GROUP = 4  # vectors in a unit
 _BYTES = {"f32": 4, "i8": 1, "u8": 1, "i16": 2, "i32": 4, "i64": 8}
 _LOWEST = {"f32": float("-inf"), "i8": -128, "u8": 0}
-_ROUND = 12582912.0  # as in `edge.kernels.epilogue`
 
 
 def kernel(variant: PoolVariant) -> KernelFunction:
@@ -139,7 +138,7 @@ def _average(variant: PoolVariant) -> Any:
         mean = total.to_f32(result) / f.splat(rows * columns)
         if floating:
             return mean
-        return i.to_i8(f.to_i32((mean + f.splat(_ROUND)) - f.splat(_ROUND)))
+        return i.to_i8(f.to_i32((mean + f.splat(ROUND)) - f.splat(ROUND)))
 
     return reduce
 

@@ -39,6 +39,10 @@ SCALARS: dict[str, types.Type] = {
     "i32": types.int32,
     "i64": types.int64,
 }
+# What kernels know of a float32.
+MANTISSA_BITS = 23
+WITHOUT_SIGN = 0x7FFFFFFF
+ROUND = 12582912.0  # 1.5 * 2**23: adding it to a float32 below 2**22 leaves the nearest whole number, half to even, in the low bits
 INDEX = ir.IntType(64)
 LANE = ir.IntType(32)
 

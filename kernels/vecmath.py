@@ -21,17 +21,15 @@ from typing import Any
 import numpy as np
 
 from edge.kernels.build import inlined
-from edge.kernels.simd import vector
+from edge.kernels.simd import MANTISSA_BITS, ROUND, vector
 
 _LOG2E = float(np.float32(1 / np.log(2)))
-_LN2_HIGH = float.fromhex("0x1.62e4p-1")  # ln 2 to 15 bits
-_LN2_LOW = float(np.float32(np.log(2) - _LN2_HIGH))
+LN2_HIGH = float.fromhex("0x1.62e4p-1")  # ln 2 to 15 bits, so that its product with an exponent is exact
+LN2_LOW = float(np.float32(np.log(2) - LN2_HIGH))
 _P0, _P1, _P2, _P3, _P4 = 0.4999999403953552, 0.1666652113199234, 0.04166838899254799, 0.00836874544620514, 0.0013814539415761828
-_ROUND = 12582912.0  # 1.5 * 2**23: adding it to a small float32 leaves its nearest whole number in the low bits
-_ROUND_BITS = 0x4B400000
+_ROUND_BITS = 0x4B400000  # of ROUND
 _SIGN = -(1 << 31)
 _BIAS = 127  # of a float32's exponent
-_MANTISSA_BITS = 23
 _ZERO_BELOW, _INFINITE_ABOVE = -104.0, 89.0  # exp is 0 or infinite there
 _MINUS_ONE_BELOW = -18.0  # expm1 is -1 there
 
@@ -55,9 +53,9 @@ def reduced(lanes: int) -> Any:
 
     @inlined
     def reduce(x: Any) -> Any:
-        rounded = x * v.splat(_LOG2E) + v.splat(_ROUND)
-        whole = rounded - v.splat(_ROUND)
-        r = (x - whole * v.splat(_LN2_HIGH)) - whole * v.splat(_LN2_LOW)
+        rounded = x * v.splat(_LOG2E) + v.splat(ROUND)
+        whole = rounded - v.splat(ROUND)
+        r = (x - whole * v.splat(LN2_HIGH)) - whole * v.splat(LN2_LOW)
         p = v.splat(_P4)
         p = p * r + v.splat(_P3)
         p = p * r + v.splat(_P2)
@@ -75,7 +73,7 @@ def _power_of_two(lanes: int) -> Any:
 
     @inlined
     def power(n: Any) -> Any:
-        return v.of_bits(i.shift_left(n + i.splat(_BIAS), _MANTISSA_BITS))
+        return v.of_bits(i.shift_left(n + i.splat(_BIAS), MANTISSA_BITS))
 
     return power
 

@@ -30,20 +30,17 @@ import numpy as np
 
 from edge.kernels import vecmath
 from edge.kernels.build import inlined
-from edge.kernels.simd import vector
+from edge.kernels.simd import MANTISSA_BITS, WITHOUT_SIGN, vector
+from edge.kernels.vecmath import LN2_HIGH, LN2_LOW
 
 _P = (0.3333333730697632, 0.19999438524246216, 0.14308442175388336, 0.10713828355073929, 0.12150469422340393)
 _Q = (0.28208643198013306, 0.282375305891037, 0.24310389161109924, 0.20268625020980835, -0.026623936370015144, 0.2780642509460449,
       -0.48719701170921326, 0.28457337617874146, -0.059068597853183746)  # fmt: skip
-_LN2_HIGH = float.fromhex("0x1.62e4p-1")  # ln 2 to 15 bits, so that its product with an exponent is exact
-_LN2_LOW = float(np.float32(np.log(2) - _LN2_HIGH))
 _ROOT_HALF_BITS = int(np.float32(np.sqrt(0.5)).view(np.int32))
-_MANTISSA_BITS = 23
 _ROOT_HALF = float(np.float32(np.sqrt(0.5)))
 _GELU = float(np.float32(2 * np.sqrt(2 / np.pi)))
 _LARGE = 20.0  # from here on tanh(softplus(x)) is 1
 _GONE = 16.0  # from here on erfc(x / sqrt(2)) is 0, and infinity times it must not be
-_WITHOUT_SIGN = 0x7FFFFFFF
 
 
 @functools.cache
@@ -73,10 +70,10 @@ def log(lanes: int) -> Any:
     @inlined
     def logarithm(x: Any) -> Any:
         bits = i.of_bits(x)
-        n = i.shift_right(bits - i.splat(_ROOT_HALF_BITS), _MANTISSA_BITS)
-        f = v.of_bits(bits - i.shift_left(n, _MANTISSA_BITS)) - v.splat(1.0)
+        n = i.shift_right(bits - i.splat(_ROOT_HALF_BITS), MANTISSA_BITS)
+        f = v.of_bits(bits - i.shift_left(n, MANTISSA_BITS)) - v.splat(1.0)
         whole = i.to_f32(n)
-        return whole * v.splat(_LN2_HIGH) + (f + (rest(f) + whole * v.splat(_LN2_LOW)))
+        return whole * v.splat(LN2_HIGH) + (f + (rest(f) + whole * v.splat(LN2_LOW)))
 
     return logarithm
 
@@ -87,7 +84,7 @@ def _magnitude(lanes: int) -> Any:
 
     @inlined
     def magnitude(x: Any) -> Any:
-        return v.of_bits(i.of_bits(x) & i.splat(_WITHOUT_SIGN))
+        return v.of_bits(i.of_bits(x) & i.splat(WITHOUT_SIGN))
 
     return magnitude
 
