@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from edge.converters.calibration import Statistics
-from edge.converters.int8 import quantize_int8, to_int8
+from edge.converters.int8 import quantize_int8, shifted, to_int8
 from edge.converters.layer_bits import given_bits
 from edge.converters.levels import EIGHT_BITS, LEVEL_OPS, LEVELS, Levels, narrowest, on_levels
 from edge.converters.passes import run_passes
@@ -50,7 +50,8 @@ class Request:
     """What was asked: bits of weights and of activations, and the statistics of the tensors of `measured` (empty: not calibrated).
 
     `layers` are patterns of layer names with bits of their own, of which the last that matches counts; `rounded` the filters on levels, by
-    the tensor that their layer gives, where pictures have decided on them; `ranges` says how ranges of int8 are found.
+    the tensor that their layer gives, where pictures have decided on them, `shifts` what is added to the biases of others, by channel
+    (`edge.converters.biases`); `ranges` says how ranges of int8 are found.
     """
 
     bits: Bits
@@ -58,6 +59,7 @@ class Request:
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
     layers: tuple[tuple[str, Bits], ...] = ()
     rounded: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    shifts: Mapping[str, Array] = field(default_factory=dict)
     ranges: str = MIN_MAX
 
     def __post_init__(self) -> None:
@@ -102,7 +104,27 @@ def with_weights(graph: Graph, request: Request) -> Graph:
     for node in _weighted(graph):
         if node.output in chosen:
             graph = _at_bits(graph, node, chosen[node.output], request)
+            now = graph.producer(node.output)
+            if now is not None and node.output in request.shifts:
+                graph = _each(graph, {node.output: shifted(now, request.shifts)})
     return graph
+
+
+def rounded_each(graph: Graph, request: Request) -> dict[str, Node]:
+    """The layers whose float weights the request lowers each for itself, as they are then, by the tensor that they give.
+
+    Those that are to be int8 between int8 tensors, or all at 8 bits, have float weights still; some of them may keep these after all.
+    """
+    low, eight = with_weights(graph, request), request.activation_bits == 8 or request.bits == 8
+    able = {node.output for node in _weighted(graph) if stored(node) is F32 and encoding(graph, node.inputs[0]) is F32}
+    found = {}
+    for node in graph.nodes:
+        now = low.producer(node.output)
+        if now is None or node.output not in able - _left_float(graph, request) - request.rounded.keys() or now.inputs != node.inputs:
+            continue
+        if stored(now) in (Encoding.INT8, BITS) or (eight and stored(now) is F32):
+            found[node.output] = now
+    return found
 
 
 def level_layers(graph: Graph, request: Request) -> dict[str, Levels]:
@@ -168,8 +190,8 @@ def _as_it_is(graph: Graph, request: Request) -> Graph:
 def _eight_bits(graph: Graph, request: Request) -> Graph:
     graph = with_weights(graph, request)
     if request.activation_bits == 8:
-        return quantize_int8(graph, request.statistics, floats=_left_float(graph, request))
-    return _each(graph, {node.output: to_int8(node) for node in _left_to_lower(graph, request)})
+        return quantize_int8(graph, request.statistics, floats=_left_float(graph, request), shifts=request.shifts)
+    return _each(graph, {node.output: shifted(to_int8(node), request.shifts) for node in _left_to_lower(graph, request)})
 
 
 def _sixteen_bits(graph: Graph, request: Request) -> Graph:
@@ -218,7 +240,8 @@ def _few_bits(graph: Graph, request: Request) -> Graph:
     integer, trained = request.activation_bits == 8, _is_trained_low(graph)
     notes = {} if trained and integer else _as_trained(graph) if trained else _kept_at_8(graph, request)[1]
     graph = edit(with_weights(graph, request), note=notes)
-    return quantize_int8(graph, request.statistics, floats=_left_float(graph, request)) if integer else graph
+    left = _left_float(graph, request)
+    return quantize_int8(graph, request.statistics, floats=left, shifts=request.shifts) if integer else graph
 
 
 def _left_float(graph: Graph, request: Request) -> frozenset[str]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from edge.chance import doubt
 from edge.converters.agreement import Answers, compare
+from edge.converters.biases import with_shifts
 from edge.converters.bits import Request, choose_bits, measured, misses_pictures, requested
 from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
@@ -51,9 +52,10 @@ Progress = Callable[[str, int, int], None]
 LABEL_FILE = "labels.txt"
 MAX_CALIBRATION = 1000  # pictures; more change ranges little and take long
 MAX_ROUNDING = 256  # pictures, which are run once for every layer
+MAX_SHIFTING = 64  # pictures; more change means hardly
 _HINT = ("weights of few bits were rounded each for itself; --calibrate PICTURES rounds them by what layers give, which loses far less",)
 Names = Sequence[str] | Sequence[int] | str | os.PathLike[str]
-STEPS = ("reading", "simplifying", "rounding", "calibrating", "choosing bits", "packing", "comparing", "writing")
+STEPS = ("reading", "simplifying", "rounding", "correcting biases", "calibrating", "choosing bits", "packing", "comparing", "writing")
 
 
 def convert(
@@ -228,6 +230,8 @@ def _lowered(graph: Graph, request: Request, calibration: Samples | None, tell: 
         if calibration is not None:
             chosen = [array for array, _ in calibration.first(MAX_ROUNDING)] if request.has_levels else []
             request = with_rounded(simple, request, chosen, lambda done, total: tell("rounding", done, total))
+            few = calibration.first(MAX_SHIFTING)
+            request = with_shifts(simple, request, _Told(few, lambda done: tell("correcting biases", done, len(few))))
         if calibration is not None and request.activation_bits != 32:
             request = replace(request, statistics=_statistics(measured(simple, request), request, calibration, tell))
         tell("choosing bits", 0, 1)

@@ -35,6 +35,13 @@ def to_int8(node: Node) -> Node:
     return replace(node, constants={**node.constants, **joined(node, [_int8_filter(part) for part in parts(node)])})
 
 
+def shifted(node: Node, shifts: Mapping[str, Array]) -> Node:
+    """A weight node with what is to be added to its bias, if anything is."""
+    if node.output not in shifts:
+        return node
+    return replace(node, constants={**node.constants, "bias": node.constants.get("bias", np.float32(0)) + shifts[node.output]})
+
+
 def _int8_filter(node: Node) -> dict[str, Array]:
     weights = node.constants["filter"].astype(np.float64)
     largest = over_filter(node, np.abs(weights), np.maximum)
@@ -43,13 +50,19 @@ def _int8_filter(node: Node) -> dict[str, Array]:
     return {"filter": whole, "scale": scale.astype(np.float32)}
 
 
-def quantize_int8(graph: Graph, statistics: Mapping[str, Statistics], *, floats: frozenset[str] = frozenset()) -> Graph:
+def quantize_int8(
+    graph: Graph,
+    statistics: Mapping[str, Statistics],
+    *,
+    floats: frozenset[str] = frozenset(),
+    shifts: Mapping[str, Array] | None = None,
+) -> Graph:
     """The integer form of a network; float filters become int8. `statistics` has the range of every float32 tensor.
 
-    Layers that give the tensors of `floats` stay as they are.
+    Layers that give the tensors of `floats` stay as they are; `shifts` are added to the biases of those whose filters become int8 here.
     """
     plan = _plan(graph, floats)
-    work = _Work(graph, plan, _quantizations(graph, plan, statistics))
+    work = _Work(graph, plan, _quantizations(graph, plan, statistics), shifts or {})
     for node in graph.nodes:
         work.take(node)
     outputs = tuple(work.real(name) for name in graph.outputs)
@@ -141,6 +154,7 @@ class _Work:
     graph: Graph
     plan: frozenset[str]
     int8: Mapping[str, TensorType]
+    shifts: Mapping[str, Array]
     nodes: list[Node] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
     forms: dict[tuple[str, Encoding], str] = field(default_factory=dict)
@@ -162,7 +176,7 @@ class _Work:
 
     def _layer(self, node: Node) -> None:
         """A layer with a filter: int8 or bytes in; int8 out if an integer node reads it, else float32."""
-        node = to_int8(node) if stored(node) is F32 else node
+        node = shifted(to_int8(node), self.shifts) if stored(node) is F32 else node
         source, factor = self._bytes(node.inputs[0]) or (self.integer(node.inputs[0]), self.int8[node.inputs[0]].scale)
         if any(reader.output in self.plan for reader in self.graph.consumers(node.output)):
             self.types[node.output] = self.int8[node.output]

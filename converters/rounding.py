@@ -152,15 +152,21 @@ def _taken(image: Array, number: int) -> Array:
 
 def _rows(node: Node, image: Array, groups: int, number: int) -> list[Array]:
     """The values that windows meet, a row (kh * kw * depth) for each output pixel, by group; of many, `MAX_ROWS` that differ by picture."""
+    taken = np.stack([_taken(tap, number) for tap in seen_by(node, image)], axis=1)  # (rows, taps, channels)
+    depth = taken.shape[-1] // groups
+    return [taken[..., g * depth : (g + 1) * depth].reshape(len(taken), -1) for g in range(groups)]
+
+
+def seen_by(node: Node, image: Array) -> list[Array]:
+    """What each tap of the window of a layer meets, (rows, columns, C) of its output; of a dense layer, which is one tap, (1, 1, all)."""
     if node.op == "dense":
-        return [image.reshape(1, -1)]
+        return [image.reshape(1, 1, -1)]
     image = image.reshape((1,) * (3 - image.ndim) + image.shape)
-    _, taps_h, taps_w, depth = node.constants["filter"].shape
+    taps_h, taps_w = node.constants["filter"].shape[:2] if node.op == "depthwise_conv2d" else node.constants["filter"].shape[1:3]
     sides = [(int(node.attrs[f"pad_{a}"]), int(node.attrs[f"pad_{b}"])) for a, b in (("top", "bottom"), ("left", "right"))]
     padded = np.pad(image, (*sides, (0, 0)))
     steps = tuple((int(node.attrs[f"{name}_h"]), int(node.attrs[f"{name}_w"])) for name in ("stride", "dilation"))
-    taken = np.stack([_taken(seen, number) for _, _, seen in Window(taps_h, taps_w, *steps).taps(padded)], axis=1)  # (rows, taps, channels)
-    return [taken[..., g * depth : (g + 1) * depth].reshape(len(taken), -1) for g in range(groups)]
+    return [tap for _, _, tap in Window(taps_h, taps_w, *steps).taps(padded)]
 
 
 # -- rounding ------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Weights of 4, 2 and 1 bits and ternary ones: the best scales, rounding by pictures, which layers get them, and networks that have them."""
+"""Weights of 4, 2 and 1 bits and ternary ones: the best scales, rounding by pictures, which layers get them, networks that have them."""
 
 from __future__ import annotations
 
