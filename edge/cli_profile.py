@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from edge.cli_model import file_format, find_model, naming, native_silence
 from edge.cli_options import PATH, json_option
 from edge.console import Column, Progress, bytes_text, out, out_facts, out_json, out_table, say, seconds_text
 from edge.errors import InputError
+from edge.plots import check_destination
 from edge.widths import CHOICES, width
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def profile(model: str, target: str, widths: tuple[str, ...], threads: int | Non
     from edge.targets.survey import survey
 
     path = find_model(model)
-    if html is not None and os.path.exists(html) and os.path.samefile(html, path):
-        raise InputError(f"--html {html} is the model itself, which would be replaced; name another file")
+    check_destination("--html", html, (path, target))
     with naming(path):
         if widths and file_format(path) != "keras":
             raise InputError(f"--bits takes a Keras file, which is converted for it, got {path}, which is converted already; leave it out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 from edge.cli_options import PATH, json_option
 from edge.console import Progress, out, out_json, printable, say, warn
 from edge.errors import EdgeError, InputError
+from edge.plots import check_destination
 
 if TYPE_CHECKING:
     from edge.compare import Comparison
@@ -52,7 +52,7 @@ def verify(files: tuple[str, ...], as_json: bool, **options: Any) -> None:
         return
     if len(files) < 2:
         raise click.UsageError("Expected SOURCE and CONVERTED files, got one file. To check a .edge file by itself: --self FILE.")
-    _check_page(options["html"], files)
+    check_destination("--html", options["html"], (*files, options["data"], options["weights"]))
     comparisons = _compare(files[0], files[1:], options)
     certificate = _sign_off(comparisons) if options["sign_off"] and all(each.equal for each in comparisons) else None
     if options["html"] is not None:
@@ -121,11 +121,6 @@ def _show(comparisons: tuple[Comparison, ...], certificate: dict[str, Any] | Non
     show(comparisons)
     if certificate is not None:
         out(f"signed off: {certificate['oracle']}, {certificate['examples']} examples, {certificate['date']}")
-
-
-def _check_page(html: str | None, files: tuple[str, ...]) -> None:
-    if html is not None and any(os.path.exists(html) and os.path.exists(file) and os.path.samefile(html, file) for file in files):
-        raise InputError(f"--html {html} is one of the models, which would be replaced; name another file")
 
 
 def _write_page(html: str, comparisons: tuple[Comparison, ...]) -> None:

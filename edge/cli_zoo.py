@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -116,18 +115,14 @@ def _row(layer: Any) -> dict[str, Any]:
 @json_option
 def build(network: str, precision: str, width: float, output: str | None, seed: int, as_json: bool) -> None:
     """Write NETWORK, untrained, as a .keras file."""
-    from edge.errors import InputError
     from edge.zoo import build as build_network
-    from edge.zoo_writer import keras_package
+    from edge.zoo_writer import check_keras_file, keras_package, save
 
     path = Path(output or f"{network}-{precision}.keras")
-    if path.suffix != ".keras":
-        raise InputError(f"networks are written as .keras files, got {path.name}; give a name that ends in .keras")
+    check_keras_file(path)
     keras_package().utils.set_random_seed(seed)
     model = build_network(network, precision, width=width)
-    partial_path = path.with_stem(f".partial-{path.stem}")
-    model.save(partial_path)
-    os.replace(partial_path, path)
+    save(model, path)
     if as_json:
         out_json({"path": str(path), "nbytes": path.stat().st_size, "parameters": model.count_params()})
     else:

@@ -33,9 +33,9 @@ from edge.finetune_network import estimate_norms, low_bit, prepared, start
 from edge.preprocess import Preprocess, default_for
 from edge.recipes import Augment, Recipe, Schedule, Schedules
 from edge.train_folder import RESULT, SETTINGS, claim
-from edge.train_loop import Batch, Epoch, State, Training, run, save
+from edge.train_loop import Batch, Epoch, State, Training, run
 from edge.widths import TERNARY, WIDTHS, Bits
-from edge.zoo_writer import Model, keras_package
+from edge.zoo_writer import Model, keras_package, save
 
 if TYPE_CHECKING:
     from edge.training import Algorithm
@@ -241,7 +241,8 @@ def _pictures(
         return _Given(parts, labelled, None, pictures.sha256, pictures.seen)
     tests = read_pictures(test, network, preprocess, TEST_ARRAYS)
     if tests.y is None:
-        raise InputError("the pictures of --test have no labels, expected a class for each; leave the option out, or give labels")
+        why = "; ".join(tests.remarks) or "the pictures of --test have no labels, expected a class for each"
+        raise InputError(f"{why}; leave --test out, or give labels")
     return _Given(parts, labelled, Part(tests.x, tests.y), pictures.sha256, pictures.seen)
 
 

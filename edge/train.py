@@ -22,10 +22,10 @@ from edge.errors import InputError, MissingPackage
 from edge.files import write_atomically
 from edge.recipes import PRECISIONS, Recipe, recipe
 from edge.train_folder import RESULT, check, claim, read_json
-from edge.train_loop import Batch, Epoch, State, Training, run, save
+from edge.train_loop import Batch, Epoch, State, Training, run
 from edge.train_result import convert_and_test
 from edge.zoo import build
-from edge.zoo_writer import Model, keras_package
+from edge.zoo_writer import Model, keras_package, save
 
 LEAST_PICTURES = 10
 MODEL = "model.keras"

@@ -20,10 +20,9 @@ from edge.train import LEAST_PICTURES, MODEL, Settings, Told, decisive, facts, f
 from edge.train_folder import RESULT, claim
 from edge.train_gan_loop import Pair, run
 from edge.train_gan_result import Judge, convert_and_make
-from edge.train_loop import save
 from edge.zoo import DISCRIMINATORS, build
 from edge.zoo_generative import CLASSES
-from edge.zoo_writer import Model, keras_package
+from edge.zoo_writer import Model, keras_package, save
 
 _HELD_BACK = 1_000  # pictures that tell how well the discriminator does
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import time
 import zipfile
 from collections.abc import Callable
@@ -159,13 +158,6 @@ def _record(state: State, row: Epoch, training: Training, model: Model) -> None:
     if state.best_validation is None or measure_for(training.held_back.y).is_better(row.validation, state.best_validation):
         state.best_epoch, state.best = row.epoch, state.weights
     state.curve.append(row)
-
-
-def save(network: Model, path: Path) -> None:
-    """The network as a `.keras` file, there as it was before or as it is now."""
-    partial = path.with_stem(f".partial-{path.stem}")
-    network.save(partial)
-    os.replace(partial, path)
 
 
 # -- files ---------------------------------------------------------------------------------------------------------------------

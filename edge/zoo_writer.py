@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from edge.errors import InputError, MissingPackage
+from edge.files import occupied
 
 SIGNS: Mapping[str, Mapping[str, Any]] = {
     "xnor-weights": {"kernel_quantizer": "xnor_weights"},
@@ -176,6 +178,27 @@ def keras_package() -> Any:
             "a network of edge.zoo is a Keras 3 model, but Keras cannot be imported; install it with: pip install tensorflow"
         ) from err
     return keras
+
+
+def check_keras_file(path: Path) -> None:
+    """Raise `InputError` where no network can be saved."""
+    if path.suffix != ".keras":
+        raise InputError(f"networks are written as .keras files, got {path.name}; give a name that ends in .keras")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+    if state := occupied(path):
+        raise InputError(f"cannot write {path}: expected a file there, or nothing, but it is {state}; name another destination")
+
+
+def save(network: Model, path: Path) -> None:
+    """The network as a `.keras` file, there as it was before or as it is now; raises `InputError` where none can be."""
+    check_keras_file(path)
+    partial = path.with_stem(f".partial-{path.stem}")
+    try:
+        network.save(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -299,7 +299,9 @@ def test_a_file_that_differs_is_not_signed_off(digits: Path, tmp_path: Path) -> 
         (["{keras}", "{tflite}", "--sign-off"], 1, "writes into one .edge file, got 0"),
         (["{keras}", "{edge}", "{edge}", "--sign-off"], 1, "writes into one .edge file, got 2"),
         (["{keras}", "{edge}", "--sign-off", "--oracle", "reference"], 1, "needs Keras"),
-        (["{keras}", "{edge}", "--html", "{edge}"], 1, "is one of the models"),
+        (["{keras}", "{edge}", "--html", "{edge}"], 1, "is among the files that are read or written"),
+        (["{keras}", "{edge}", "--data", "{keras}", "--html", "{keras}"], 1, "is among the files that are read or written"),
+        (["{keras}", "{edge}", "--html", "nowhere/page.html"], 1, "there is no folder nowhere; make it first"),
     ],
 )
 def test_wrong_use_is_a_sentence(digits: Path, arguments: list[str], code: int, reason: str) -> None:

@@ -257,6 +257,10 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     assert "(8, 8, 1)" in refused(model, "--data", tmp_path / "wide.npy", *out).replace("8x8x1", "(8, 8, 1)")
     np.savez(tmp_path / "bare.npz", x_test=pictures(30)[0])
     assert "no labels" in refused(model, "--data", data, "--test", tmp_path / "bare.npz", *out)
+    x, y = pictures(30)
+    np.savez(tmp_path / "from1.npz", x_test=x, y_test=y + 1)
+    said = refused(model, "--data", data, "--test", tmp_path / "from1.npz", *out)
+    assert "expected classes 0 to 3, as the model has, got 4; number them so; leave --test out" in said
     (tmp_path / "empty").mkdir()
     assert "no picture in the folder" in refused(model, "--data", tmp_path / "empty", *out)
     (tmp_path / "mine.keras").write_text("mine")

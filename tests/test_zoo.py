@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from run_models import invoke
 
 import edge
 from edge import zoo
 from edge.engine import Engine
 from edge.errors import InputError
 from edge.targets.costs import program_cost
+from edge.zoo_writer import save
 
 keras = pytest.importorskip("keras", reason="the networks are Keras models")
 
@@ -152,3 +154,28 @@ def test_errors_name_what_there_is() -> None:
         zoo.lenet(width=0)
     with pytest.raises(InputError, match="n = 0"):
         zoo.resnet(0)
+
+
+def test_a_network_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    network = zoo.build("mlp-base", width=0.1)
+    save(network, tmp_path / "net.keras")
+    before = (tmp_path / "net.keras").read_bytes()
+
+    class Broken:
+        def save(self, path: Path) -> None:
+            path.write_bytes(before[:100])
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        save(Broken(), tmp_path / "net.keras")
+    assert [each.name for each in tmp_path.iterdir()] == ["net.keras"] and (tmp_path / "net.keras").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("nowhere/net.keras", "there is no folder"), ("here.keras", "but it is a folder"), ("net.h5", "ends in .keras")]
+)
+def test_places_where_no_network_can_be_are_refused(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "here.keras").mkdir()
+    ran = invoke("zoo", "build", "mlp-base", "--width", "0.1", "-o", tmp_path / name)
+    assert ran.exit_code == 1 and said in ran.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["here.keras"]
