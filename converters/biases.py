@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge.converters.bits import Request, real_weights, rounded_each
+from edge.converters.bits import Request, rounded_each
 from edge.converters.calibration import activations
 from edge.converters.int8 import to_int8
-from edge.converters.passes_exact import parts
+from edge.converters.passes_exact import parts, real_weights
 from edge.converters.rewriting import stored
 from edge.converters.rounding import seen_by
 from edge.converters.samples import Example

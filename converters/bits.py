@@ -4,10 +4,10 @@
 |---------|-------------------------------------------------------------|------------------------------------------------------|
 | 32      | as they are                                                 | 32: float32                                          |
 | 16      | float16, or float32 where its range is too small            | 32                                                   |
-| 8       | int8, one scale per output channel                          | 32; 8: int8, calibrated (`edge.converters.int8`)     |
-| 4, 2    | whole numbers of so many bits, one scale per output channel | 32; 8                                                |
-| ternary | -1, 0 and 1 (`edge.converters.levels`), stored in 2 bits    | 32; 8                                                |
-| 1       | alpha * sign(w), alpha = mean of abs(w) per output channel  | 32; 8; 1: signs                                      |
+| 8       | int8, one scale per output channel                          | 32; 8, 4, 2: calibrated (`edge.converters.int8`)     |
+| 4, 2    | whole numbers of so many bits, one scale per output channel | the same                                             |
+| ternary | -1, 0 and 1 (`edge.converters.levels`), stored in 2 bits    | the same                                             |
+| 1       | alpha * sign(w), alpha = mean of abs(w) per output channel  | the same, and 1: signs                               |
 
 Below 8 the first and last layer stay as with 8. With example pictures weights of less than 8 bits are rounded by what layers give for them
 (`edge.converters.rounding`), signs too, unless their inputs become signs. `layers` gives some of them bits of their own.
@@ -29,15 +29,15 @@ from edge.converters.int8 import quantize_int8, shifted, to_int8
 from edge.converters.layer_bits import given_bits
 from edge.converters.levels import EIGHT_BITS, LEVEL_OPS, LEVELS, Levels, narrowest, on_levels
 from edge.converters.passes import run_passes
-from edge.converters.passes_exact import joined, over_filter, parts, per_channel, read_bytes
+from edge.converters.passes_exact import read_bytes, real_weights
 from edge.converters.passes_fold import fuse_activations
-from edge.converters.rewriting import WEIGHT_OPS, edit, encoding, fresh, new_node, stored, sweep
+from edge.converters.rewriting import WEIGHT_OPS, edit, encoding, stored, sweep
+from edge.converters.signs import binarized, binarized_both
 from edge.converters.thresholds import find_thresholds
 from edge.errors import InputError
 from edge.graph import Array, Graph, Node
-from edge.layout import reads_packed_groups
-from edge.tensors import Encoding, TensorType
-from edge.widths import MIN_MAX, RANGES, TERNARY, WIDTHS, Bits
+from edge.tensors import Encoding
+from edge.widths import DEFAULT_RANGES, INTEGERS, RANGES, TERNARY, WIDTHS, Bits
 
 BITS, F32 = Encoding.BITS, Encoding.FLOAT32
 _INT8_BITS = 8
@@ -60,7 +60,7 @@ class Request:
     layers: tuple[tuple[str, Bits], ...] = ()
     rounded: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     shifts: Mapping[str, Array] = field(default_factory=dict)
-    ranges: str = MIN_MAX
+    ranges: str = DEFAULT_RANGES
 
     def __post_init__(self) -> None:
         for bits in (self.bits, *(bits for _, bits in self.layers)):
@@ -68,10 +68,15 @@ class Request:
                 raise InputError(f"bits should be one of {', '.join(map(str, WIDTHS))}, got {bits!r}")
         if self.ranges not in RANGES:
             raise InputError(f"ranges should be found by one of {', '.join(RANGES)}, got {self.ranges!r}")
-        allowed = ACTIVATIONS.get(self.bits, (8, 32))
+        allowed = ACTIVATIONS.get(self.bits, (*INTEGERS, 32))
         if self.activation_bits not in allowed:
-            known = " or ".join(map(str, allowed))
+            known = " or ".join((", ".join(map(str, allowed[:-1])), str(allowed[-1]))[len(allowed) == 1 :])
             raise InputError(f"activation bits should be {known} with bits {self.bits}, got {self.activation_bits!r}")
+
+    @property
+    def has_integers(self) -> bool:
+        """Whether activations are int8 when run, on all of its levels or on those of fewer bits."""
+        return self.activation_bits in INTEGERS
 
     @property
     def has_levels(self) -> bool:
@@ -80,7 +85,7 @@ class Request:
 
 
 def requested(
-    bits: Bits, activation_bits: int | None, *, calibrated: bool, layers: Mapping[str, Bits] | None = None, ranges: str = MIN_MAX
+    bits: Bits, activation_bits: int | None, *, calibrated: bool, layers: Mapping[str, Bits] | None = None, ranges: str = DEFAULT_RANGES
 ) -> Request:
     """The request for these bits; without `activation_bits`, 8 of them where pictures to calibrate on come with weights of 8 bits or less.
 
@@ -88,14 +93,23 @@ def requested(
     """
     default = 8 if calibrated and bits not in (16, 32) else 32
     request = Request(bits, default if activation_bits is None else activation_bits, layers=tuple((layers or {}).items()), ranges=ranges)
-    if request.activation_bits == 8 and not calibrated:
-        raise InputError("activation bits 8 need pictures to measure ranges on, got none; give --calibrate a file or folder with pictures")
+    if request.has_integers and not calibrated:
+        needed = f"activation bits {request.activation_bits} need pictures to measure ranges on"
+        raise InputError(f"{needed}, got none; give --calibrate a file or folder with pictures")
     return request
 
 
 def measured(graph: Graph, request: Request) -> Graph:
     """The network, of `graph`'s tensors, whose statistics `choose_bits` wants: one with weights of few bits has ranges of its own."""
-    return with_weights(graph, request) if request.activation_bits == 8 else graph
+    return with_weights(graph, request) if request.has_integers else graph
+
+
+def few_levels(graph: Graph, request: Request) -> dict[str, int]:
+    """The tensors of 4 or 2 bits, where these were asked for, and how many: what layers with weights read, but the first and the last."""
+    if not request.has_integers or request.activation_bits == _INT8_BITS:
+        return {}
+    kept = {node.output for nodes in _ends(graph) for node in nodes}
+    return {node.inputs[0]: request.activation_bits for node in _weighted(graph) if node.output not in kept}
 
 
 def with_weights(graph: Graph, request: Request) -> Graph:
@@ -115,7 +129,7 @@ def rounded_each(graph: Graph, request: Request) -> dict[str, Node]:
 
     Those that are to be int8 between int8 tensors, or all at 8 bits, have float weights still; some of them may keep these after all.
     """
-    low, eight = with_weights(graph, request), request.activation_bits == 8 or request.bits == 8
+    low, eight = with_weights(graph, request), request.has_integers or request.bits == 8
     able = {node.output for node in _weighted(graph) if stored(node) is F32 and encoding(graph, node.inputs[0]) is F32}
     found = {}
     for node in graph.nodes:
@@ -189,8 +203,8 @@ def _as_it_is(graph: Graph, request: Request) -> Graph:
 
 def _eight_bits(graph: Graph, request: Request) -> Graph:
     graph = with_weights(graph, request)
-    if request.activation_bits == 8:
-        return quantize_int8(graph, request.statistics, floats=_left_float(graph, request), shifts=request.shifts)
+    if request.has_integers:
+        return _integer(graph, request)
     return _each(graph, {node.output: shifted(to_int8(node), request.shifts) for node in _left_to_lower(graph, request)})
 
 
@@ -237,11 +251,15 @@ def _selects(node: Node) -> bool:
 
 
 def _few_bits(graph: Graph, request: Request) -> Graph:
-    integer, trained = request.activation_bits == 8, _is_trained_low(graph)
+    integer, trained = request.has_integers, _is_trained_low(graph)
     notes = {} if trained and integer else _as_trained(graph) if trained else _kept_at_8(graph, request)[1]
     graph = edit(with_weights(graph, request), note=notes)
-    left = _left_float(graph, request)
-    return quantize_int8(graph, request.statistics, floats=left, shifts=request.shifts) if integer else graph
+    return _integer(graph, request) if integer else graph
+
+
+def _integer(graph: Graph, request: Request) -> Graph:
+    floats, few = _left_float(graph, request), few_levels(graph, request)
+    return quantize_int8(graph, request.statistics, floats=floats, shifts=request.shifts, few=few)
 
 
 def _left_float(graph: Graph, request: Request) -> frozenset[str]:
@@ -273,10 +291,10 @@ def _at_bits(graph: Graph, node: Node, bits: Bits, request: Request) -> Graph:
         rounded = request.rounded.get(node.output)
         return _each(graph, {node.output: replace(node, constants={**node.constants, **rounded})}) if rounded else _stays_at_8(graph, node)
     if bits == request.activation_bits == 1:
-        return _binarize_both(graph, node, request.statistics)
+        return binarized_both(graph, node, request.statistics)
     if node.op == "depthwise_conv2d" and bits != 1:
         return _stays_at_8(graph, node, "its filter stays at 8 bits: depthwise ones are small, and few bits cost them most")
-    if node.op == "depthwise_conv2d" and request.activation_bits == 8:
+    if node.op == "depthwise_conv2d" and request.has_integers:
         return _stays_at_8(graph, node, "its filter stays at 8 bits, as its input has 8; --activation-bits 32 packs it")
     return _each(graph, {node.output: _on_levels(node, bits, request)})
 
@@ -285,7 +303,7 @@ def _on_levels(node: Node, bits: Bits, request: Request) -> Node:
     """The same layer with weights on levels: those that pictures have decided on, else those nearest to its own."""
     found = request.rounded.get(node.output)
     if found is None and bits == 1:
-        return _binarized(node)
+        return binarized(node)
     if found is None:
         real = replace(node, constants={"filter": real_weights(node)})
         found = on_levels(real, LEVELS[bits])
@@ -346,63 +364,5 @@ def _ends(graph: Graph) -> tuple[list[Node], list[Node]]:
     return first, last[::-1]
 
 
-def _binarized(node: Node) -> Node:
-    """The same layer with weights alpha * sign(w)."""
-    return replace(node, constants={**node.constants, **joined(node, [_signs_and_scale(part) for part in parts(node)])})
-
-
-def _signs_and_scale(node: Node) -> dict[str, Array]:
-    weights = real_weights(node)
-    count = weights.size // node.constants["filter"].shape[-1 if node.op == "depthwise_conv2d" else 0]
-    alpha = (over_filter(node, np.abs(weights), np.add) / count).astype(np.float32)
-    return {"filter": weights < 0, "scale": alpha}
-
-
-def real_weights(node: Node) -> Array:
-    """The weights that a float32 or int8 filter stands for, float64."""
-    weights: Array = node.constants["filter"].astype(np.float64)
-    return weights * per_channel(node, node.constants["scale"]) if "scale" in node.constants else weights
-
-
-def _binarize_both(graph: Graph, node: Node, statistics: Mapping[str, Statistics]) -> Graph:
-    """Weights as `_binarized`, and the input x as m + b * sign(x - m), m its mean and b its mean distance from m (0 and 1 if unknown).
-
-    The convolution of the constant part joins the bias; at padded borders it is too large by the taps outside.
-    """
-    if node.op == "depthwise_conv2d" or encoding(graph, node.inputs[0]) is not F32:
-        return _keeps_input(graph, node, "a depthwise convolution sums too few signs")
-    if not reads_packed_groups(graph.types[node.inputs[0]].shape[-1], int(node.attrs.get("groups", 1))):
-        return _keeps_input(graph, node, "only groups of 8, 16, 32 or 64 channels, or a multiple of 64, read signs")
-    known = statistics.get(node.inputs[0])
-    centre, spread = (known.mean, known.deviation) if known else (0.0, 1.0)
-    binary, (signs, creation) = _binarized(node), _signs(graph, node, centre)
-    alpha = binary.constants["scale"].astype(np.float64)
-    constants = {**binary.constants, "scale": (alpha * spread).astype(np.float32)}
-    if centre:
-        total = over_filter(node, np.where(binary.constants["filter"], -1.0, 1.0), np.add)
-        constants["bias"] = (constants.get("bias", 0.0) + alpha * centre * total).astype(np.float32)
-    new = replace(binary, inputs=(signs,), constants=constants)
-    around_zero = "the signs of its input are taken around 0, not around its mean; give --calibrate to measure it"
-    types = {signs: TensorType(graph.types[node.inputs[0]].shape, BITS)}
-    notes = {} if known else dict.fromkeys(node.layers, around_zero)
-    return edit(graph, replacing={node.output: (*creation, new)}, types=types, note=notes)
-
-
-def _keeps_input(graph: Graph, node: Node, why: str) -> Graph:
-    note = f"its input stays float, since {why}; --activation-bits applies to the other layers"
-    return _each(graph, {node.output: _binarized(node)}, dict.fromkeys(node.layers, note))
-
-
-def _signs(graph: Graph, node: Node, centre: float) -> tuple[str, tuple[Node, ...]]:
-    """The tensor of signs around `centre` of a node's input, and the node that makes it, if there is none yet."""
-    source = node.inputs[0]
-    name = f"{source}/signs"
-    if graph.producer(name) is not None:
-        return name, ()
-    name = fresh(graph, name)
-    constants = {"add": np.full(graph.types[source].shape[-1], -centre, np.float32)} if centre else {}
-    return name, (new_node("binarize", (source,), name, node.layers, constants),)
-
-
 _LOWERING: Mapping[Bits, Callable[[Graph, Request], Graph]] = {8: _eight_bits, 16: _sixteen_bits, 32: _as_it_is}
-ACTIVATIONS: Mapping[Bits, tuple[int, ...]] = {1: (1, 8, 32), 16: (32,), 32: (32,)}  # by bits of weights; with all others 8 or 32
+ACTIVATIONS: Mapping[Bits, tuple[int, ...]] = {1: (1, *INTEGERS, 32), 16: (32,), 32: (32,)}  # by bits of weights; all others: no signs

@@ -17,7 +17,7 @@ import numpy as np
 from edge.chance import doubt
 from edge.converters.agreement import Answers, compare
 from edge.converters.biases import with_shifts
-from edge.converters.bits import Request, choose_bits, measured, misses_pictures, requested
+from edge.converters.bits import Request, choose_bits, few_levels, measured, misses_pictures, requested
 from edge.converters.calibration import Statistics, measure
 from edge.converters.keras_file import read_keras
 from edge.converters.outputs import FORMATS, RECIPE, check_replaceable, targets, write_all
@@ -44,7 +44,7 @@ from edge.preprocess import Preprocess
 from edge.program import Program
 from edge.tensors import Encoding
 from edge.verifier import verify
-from edge.widths import MIN_MAX, Bits
+from edge.widths import DEFAULT_RANGES, MIN_MAX, Bits
 
 Progress = Callable[[str, int, int], None]
 """Told of each step: its name, how much of it is done, and how much there is."""
@@ -74,7 +74,7 @@ def convert(
     preprocess: Preprocess | str | None = None,
     labels: Names | None = None,
     calibration_pictures: int | None = None,
-    ranges: str = MIN_MAX,
+    ranges: str = DEFAULT_RANGES,
     goal: Goal | None = None,
     save_recipe: str | os.PathLike[str] | None = None,
     force: bool = False,
@@ -85,7 +85,7 @@ def convert(
     source            a `.h5` or `.keras` file, JSON with a file of weights, or a SavedModel folder that Keras 2 saved (read by TensorFlow)
     destination       where to write: a folder, or a path whose suffix is replaced by each format's; by default beside the source
     bits              1, 2, 4, 8, 16 or 32 of weights, or "ternary" (`edge.converters.bits`); what was trained binary is packed at all
-    activation_bits   of what goes between layers, as many as `bits` or more: 32; 8, whose ranges need `calibrate`; 1 to binarize it as
+    activation_bits   of what goes between layers: 32; 8, 4 or 2, whose ranges need `calibrate`; 1, with `bits` 1, to binarize it as
                       well; by default 8 where `calibrate` is given with `bits` below 16, else 32
     layers            bits of the weights of layers whose names match a pattern (`{"block*": 4}`), where they are to be others
     formats           of "edge" and "tflite", one or several
@@ -253,12 +253,13 @@ class _Told:
 
 def _statistics(graph: Graph, request: Request, calibration: Samples, tell: Progress) -> dict[str, Statistics]:
     chosen = calibration.first(MAX_CALIBRATION)
-    deviations, again = request.activation_bits == 1, request.activation_bits == 8 and request.ranges != MIN_MAX
+    few = few_levels(graph, request)
+    deviations, again = request.activation_bits == 1, request.has_integers and (request.ranges != MIN_MAX or bool(few))
     total = len(chosen) * (2 if deviations or again else 1)
     tell("calibrating", 0, total)
     told = _Told(chosen, lambda done: tell("calibrating", done, total))
     found = measure(graph, told, deviations=deviations)
-    return refined(graph, told, found, request.ranges) if again else found
+    return refined(graph, told, found, request.ranges, few) if again else found
 
 
 # -- what is stored ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,10 @@
     x = scale * (q - zero_point)     activations, one scale and zero point per tensor; 0 is exact, so padding is
     w[o] = scale[o] * q              weights, abs(q) <= 127, or the +-1 of packed filters, which stay packed
 
+Tensors of k = 4 or 2 bits take the 2^k whole numbers q up to 127, where int8 saturates by itself. From below a ReLU stops at the zero
+point, which is one of them; without one the layer before gives q - 256 + 2^k, where int8 saturates at the least of them, and another one,
+which does nothing else, moves them up.
+
 The scales of input and weights are one multiplier per output channel, applied to the sum of products as it is rounded to int8.
 
 Integer are the layers with filters, and between them sums, pools, concatenations, scalings and ReLU; whatever else there is (softmax,
@@ -56,13 +60,15 @@ def quantize_int8(
     *,
     floats: frozenset[str] = frozenset(),
     shifts: Mapping[str, Array] | None = None,
+    few: Mapping[str, int] | None = None,
 ) -> Graph:
     """The integer form of a network; float filters become int8. `statistics` has the range of every float32 tensor.
 
     Layers that give the tensors of `floats` stay as they are; `shifts` are added to the biases of those whose filters become int8 here.
+    The tensors of `few`, and those that share their quantization, take 4 or 2 bits, as it says.
     """
     plan = _plan(graph, floats)
-    work = _Work(graph, plan, _quantizations(graph, plan, statistics), shifts or {})
+    work = _Work(graph, plan, *_quantizations(graph, plan, statistics, few or {}), shifts or {})
     for node in graph.nodes:
         work.take(node)
     outputs = tuple(work.real(name) for name in graph.outputs)
@@ -118,8 +124,10 @@ def _is_integer_layer(graph: Graph, node: Node) -> bool:
 # -- ranges --------------------------------------------------------------------------------------------------------------------
 
 
-def _quantizations(graph: Graph, plan: frozenset[str], statistics: Mapping[str, Statistics]) -> dict[str, TensorType]:
-    """The int8 type of every float32 tensor."""
+def _quantizations(
+    graph: Graph, plan: frozenset[str], statistics: Mapping[str, Statistics], few: Mapping[str, int]
+) -> tuple[dict[str, TensorType], dict[str, int]]:
+    """The int8 type of every float32 tensor, and the bits of those that take less than 8."""
     leader = {name: name for name in graph.types}
 
     def find(name: str) -> str:
@@ -135,13 +143,16 @@ def _quantizations(graph: Graph, plan: frozenset[str], statistics: Mapping[str, 
     for name, known in statistics.items():
         low, high = ranges.get(find(name), (0.0, 0.0))
         ranges[find(name)] = min(low, known.low), max(high, known.high)
-    return {name: _int8_type(graph.types[name].shape, *ranges[find(name)]) for name in statistics}
+    bits = {find(name): few[name] for name in statistics if name in few}
+    narrow = {name: bits[find(name)] for name in statistics if find(name) in bits}
+    return {name: _int8_type(graph.types[name].shape, *ranges[find(name)], narrow.get(name, 8)) for name in statistics}, narrow
 
 
-def _int8_type(shape: tuple[int, ...], low: float, high: float) -> TensorType:
-    """255 steps from `low` to `high`, between which 0 lies; the zero point is whole, so that 0 is exact."""
-    scale = float(np.float32((high - low) / 255)) if high - low > 1e-20 else 1.0
-    return TensorType(shape, I8, scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+def _int8_type(shape: tuple[int, ...], low: float, high: float, bits: int = 8) -> TensorType:
+    """The 2^bits - 1 steps from `low` to `high`, up to 127, between which 0 lies; the zero point is whole, so that 0 is exact."""
+    steps = 2**bits - 1
+    scale = float(np.float32((high - low) / steps)) if high - low > 1e-20 else 1.0
+    return TensorType(shape, I8, scale, int(np.clip(np.rint(127 - steps - low / scale), 127 - steps, 127)))
 
 
 # -- rewriting -----------------------------------------------------------------------------------------------------------------
@@ -154,6 +165,7 @@ class _Work:
     graph: Graph
     plan: frozenset[str]
     int8: Mapping[str, TensorType]
+    narrow: Mapping[str, int]
     shifts: Mapping[str, Array]
     nodes: list[Node] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
@@ -172,7 +184,7 @@ class _Work:
             self._layer(_as_depthwise(self.graph, node))
         else:
             self.types[node.output] = self.int8[node.output]
-            self.nodes.append(replace(node, inputs=tuple(self.integer(name) for name in node.inputs)))
+            self._add(replace(node, inputs=tuple(self.integer(name) for name in node.inputs)), node.output)
 
     def _layer(self, node: Node) -> None:
         """A layer with a filter: int8 or bytes in; int8 out if an integer node reads it, else float32."""
@@ -184,7 +196,19 @@ class _Work:
         constants = {**node.constants, "scale": scale}
         if "bias" in constants and self.types[node.output].encoding is I8:
             constants["bias"] = _whole_steps(constants["bias"], scale / np.float32(parts_of_step(constants["filter"])))
-        self.nodes.append(replace(node, inputs=(source,), constants=constants))
+        self._add(replace(node, inputs=(source,), constants=constants), node.output)
+
+    def _add(self, node: Node, tensor: str) -> None:
+        """Write a node that gives a form of `tensor`, on the levels that it has."""
+        kind = self.types[node.output]
+        bounded = node.op in CARRIERS or node.attrs.get("activation") == Activation.RELU
+        if tensor not in self.narrow or kind.encoding is not I8 or bounded:
+            self.nodes.append(node)
+            return
+        name = fresh(replace(self.graph, types=self.types), f"{node.output}/low")
+        self.types[name] = replace(kind, zero_point=kind.zero_point - 256 + 2 ** self.narrow[tensor])
+        same = np.full(kind.shape[-1], kind.scale, np.float32)
+        self.nodes += [replace(node, output=name), _depthwise(node, name, same, None, NO_ACTIVATION)]
 
     def _bytes(self, tensor: str) -> tuple[str, float] | None:
         """The bytes that a rescaled picture is made of, and the factor; None for other tensors."""
@@ -209,8 +233,8 @@ class _Work:
         if key not in self.forms:
             name = fresh(replace(self.graph, types=self.types), f"{tensor}/{kind.encoding.name.lower()}")
             producer = self.graph.producer(tensor)
-            self.nodes.append(new_node(op, (tensor,), name, producer.layers if producer else ()))
             self.types[name], self.forms[key] = kind, name
+            self._add(new_node(op, (tensor,), name, producer.layers if producer else ()), tensor)
         return self.forms[key]
 
 
@@ -229,11 +253,14 @@ def _whole_steps(bias: Array, step: Array) -> Array:
 
 
 def _as_depthwise(graph: Graph, node: Node) -> Node:
-    """Scaling per channel, or ReLU, as a 1x1 depthwise convolution: the filter is 127 or -127, all else is in its scale."""
-    channels = graph.types[node.output].shape[-1]
-    mul: Array = node.constants.get("mul", np.ones(channels, np.float32))
+    """Scaling per channel, or ReLU, as a 1x1 depthwise convolution."""
+    mul = node.constants.get("mul", np.ones(graph.types[node.output].shape[-1], np.float32))
+    return _depthwise(node, node.inputs[0], mul, node.constants.get("add"), {name: node.attrs[name] for name in NO_ACTIVATION})
+
+
+def _depthwise(node: Node, source: str, mul: Array, add: Array | None, attrs: Mapping[str, int | float]) -> Node:
+    """A 1x1 depthwise convolution that gives what `node` does: the filter is 127 or -127, all else is in its scale."""
     constants = {"filter": np.where(mul < 0, -127, 127).astype(np.int8).reshape(1, 1, -1), "scale": np.abs(mul) / np.float32(127)}
-    if "add" in node.constants:
-        constants["bias"] = node.constants["add"]
-    attrs = {name: node.attrs[name] for name in NO_ACTIVATION}
-    return new_node("depthwise_conv2d", node.inputs, node.output, node.layers, constants, groups=channels, **attrs)
+    if add is not None:
+        constants["bias"] = add
+    return new_node("depthwise_conv2d", (source,), node.output, node.layers, constants, groups=len(mul), **attrs)

@@ -41,6 +41,12 @@ def over_filter(node: Node, array: Array, reduce: np.ufunc) -> Array:
     return reduced
 
 
+def real_weights(node: Node) -> Array:
+    """The weights that a float32 or int8 filter stands for, float64."""
+    weights: Array = node.constants["filter"].astype(np.float64)
+    return weights * per_channel(node, node.constants["scale"]) if "scale" in node.constants else weights
+
+
 def store_exact_int8(graph: Graph) -> Graph:
     """Float filters that lie on a grid of whole numbers times a power of two per output channel become int8, exactly."""
     return sweep(graph, _store_exact_int8)

@@ -18,7 +18,7 @@
     file = "pictures.npz"               as it was given, looked for from the current folder, then from the recipe's
     sha256 = "..."                      of the file; of a folder, of the names and bytes of its pictures; without it nothing is checked
     pictures = 1000                     at most so many, spread over all there are; without it all are at hand
-    ranges = "min-max"                  how ranges of 8-bit activations are found: or "percentile", "mse"
+    ranges = "mse"                      how ranges of 8-bit activations are found: or "min-max", "percentile"
 
     [input]
     dtype = "uint8"
@@ -52,10 +52,9 @@ from edge.converters.outputs import FORMATS, RECIPE_START
 from edge.errors import EdgeError, InputError
 from edge.paths import require_file
 from edge.preprocess import Preprocess
-from edge.widths import MIN_MAX, RANGES, WIDTHS, Bits
+from edge.widths import ACTIVATION_WIDTHS, DEFAULT_RANGES, RANGES, WIDTHS, Bits
 
 FORM = 1
-ACTIVATION_WIDTHS = (1, 8, 32)
 MAX_BYTES = 4 << 20
 _KEYS = {
     "source": ("file", "sha256"),
@@ -75,7 +74,7 @@ class Calibration:
     file: str
     sha256: str = ""
     pictures: int | None = None
-    ranges: str = MIN_MAX
+    ranges: str = DEFAULT_RANGES
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Recipe:
             "preprocess": self.preprocess,
             "formats": self.formats,
             "labels": self.labels,
-            "ranges": self.calibration.ranges if self.calibration else MIN_MAX,
+            "ranges": self.calibration.ranges if self.calibration else DEFAULT_RANGES,
         }
 
 
@@ -287,7 +286,7 @@ def _calibration(table: Mapping[str, Any]) -> Calibration:
         raise InputError("[calibration] should name its file, got none; add the line file, or take the table out")
     if pictures is not None and not _is_count(pictures):
         raise InputError(f"pictures in [calibration] should be a whole number above 0, got {reprlib.repr(pictures)}; correct it")
-    ranges = _one_of(table, "ranges", RANGES, "[calibration]") if "ranges" in table else MIN_MAX
+    ranges = _one_of(table, "ranges", RANGES, "[calibration]") if "ranges" in table else DEFAULT_RANGES
     return Calibration(file, _text(table, "sha256", "[calibration]"), pictures, ranges)
 
 

@@ -35,9 +35,11 @@ from edge.kernels.windows import Window
 from edge.widths import Bits
 
 MAX_TERMS = 4096  # of a sum; H takes the square of it
+MAX_PRODUCTS = 1 << 32  # of H with the weights of a layer, which every sweep computes
 MAX_ROWS = 128  # of a picture; neighbours say much the same
 _RIDGE = 0.02  # of the mean variance
 _SWEEPS = 8
+_BLOCK = 64  # columns, whose changes reach all others at once
 
 Progress = Callable[[int, int], None]
 Filters = dict[str, dict[str, Array]]
@@ -53,10 +55,10 @@ def rounded(graph: Graph, low: Graph, layers: Mapping[str, Levels], pictures: It
     """`filter` (int8, or signs), `scale` and `bias` that suit the inputs on `pictures`, by the tensor that a layer gives.
 
     `graph` is the float network, `low` the same with weights on levels, `layers` the levels of each. Pictures are iterated once for every
-    layer. Layers whose sums have more than `MAX_TERMS` terms are left out. `tell` is called with the layers done and their number.
+    layer. Layers that do not fit (`fits`) are left out. `tell` is called with the layers done and their number.
     """
     found: Filters = {}
-    chosen = [node for node in graph.nodes if node.output in layers and _fits(node)]
+    chosen = [node for node in graph.nodes if node.output in layers and fits(node)]
     for done, node in enumerate(chosen):
         if tell is not None:
             tell(done, len(chosen))
@@ -71,16 +73,18 @@ def rounded(graph: Graph, low: Graph, layers: Mapping[str, Levels], pictures: It
 def rounded_alone(graph: Graph, node: Node, widths: Mapping[Bits, Levels], pictures: Iterable[Example]) -> dict[Bits, dict[str, Array]]:
     """`filter`, `scale` and `bias` of one layer by each of several levels, all others as they are; pictures are iterated once.
 
-    Nothing where the layer's sums have more than `MAX_TERMS` terms.
+    Nothing where the layer does not fit.
     """
-    if not _fits(node):
+    if not fits(node):
         return {}
     moments = _moments(graph, graph, node, pictures)
     return {bits: _rounded(node, moments, levels) for bits, levels in widths.items()}
 
 
-def _fits(node: Node) -> bool:
-    return bool(node.constants["filter"][0].size <= MAX_TERMS)
+def fits(node: Node) -> bool:
+    """Whether a layer is small enough to be rounded by pictures."""
+    terms, channels = node.constants["filter"][0].size, len(node.constants["filter"])
+    return bool(terms <= MAX_TERMS and terms * terms * channels <= MAX_PRODUCTS)
 
 
 # -- moments -------------------------------------------------------------------------------------------------------------------
@@ -184,9 +188,10 @@ def _rounded(node: Node, moments: list[_Moments], levels: Levels) -> dict[str, A
 
 def _rounded_group(weights: Array, moments: _Moments, levels: Levels) -> tuple[Array, Array, Array]:
     """Levels (O, K), scales (O) and what is added to the bias (O)."""
-    h = moments.inputs + np.eye(len(moments.inputs)) * max(_RIDGE * float(np.trace(moments.inputs)) / len(moments.inputs), 1e-12)
-    ridge = h - moments.inputs
-    target = np.linalg.solve(h, moments.products + ridge @ weights.T).T
+    h, terms = moments.inputs.copy(), len(moments.inputs)
+    ridge = max(_RIDGE * float(np.trace(h)) / terms, 1e-12)
+    h[np.diag_indices(terms)] += ridge
+    target = np.linalg.solve(h, moments.products + ridge * weights.T).T
     scale = fitted_scales(target, levels, np.diag(h))
     whole = _column_by_column(target, scale, h, levels)
     for _ in range(_SWEEPS):
@@ -201,11 +206,14 @@ def _column_by_column(target: Array, scale: Array, h: Array, levels: Levels) -> 
     order = np.argsort(-np.diag(h))
     back = np.argsort(order)
     factor = np.linalg.cholesky(np.linalg.inv(h[np.ix_(order, order)])).T
-    left, whole = target[:, order].copy(), np.empty_like(target)
-    for k in range(len(h)):
-        whole[:, k] = levels.nearest(left[:, k] / scale)
-        error = (left[:, k] - scale * whole[:, k]) / factor[k, k]
-        left[:, k:] -= np.outer(error, factor[k, k:])
+    left, whole, errors = target[:, order].copy(), np.empty_like(target), np.empty((len(target), _BLOCK))
+    for first in range(0, len(h), _BLOCK):
+        end = min(first + _BLOCK, len(h))
+        for k in range(first, end):
+            whole[:, k] = levels.nearest(left[:, k] / scale)
+            errors[:, k - first] = (left[:, k] - scale * whole[:, k]) / factor[k, k]
+            left[:, k:end] -= np.outer(errors[:, k - first], factor[k, k:end])
+        left[:, end:] -= errors[:, : end - first] @ factor[first:end, end:]
     return whole[:, back]
 
 
@@ -213,16 +221,21 @@ def _swept(target: Array, scale: Array, whole: Array, h: Array, levels: Levels) 
     """Every weight at its best level, given all others as they are by then."""
     whole = whole.copy()
     slopes = (target - scale[:, None] * whole) @ h  # minus half the gradient of the squared error
-    for k in range(len(h)):
-        best = levels.nearest(whole[:, k] + slopes[:, k] / (h[k, k] * scale))
-        step = scale * (best - whole[:, k])
-        if step.any():
-            slopes -= np.outer(step, h[k])
-            whole[:, k] = best
+    for first in range(0, len(h), _BLOCK):
+        end = min(first + _BLOCK, len(h))
+        near, steps = slopes[:, first:end].copy(), np.zeros((len(target), end - first))
+        for k in range(first, end):
+            best = levels.nearest(whole[:, k] + near[:, k - first] / (h[k, k] * scale))
+            step = scale * (best - whole[:, k])
+            if step.any():
+                near -= np.outer(step, h[k, first:end])
+                whole[:, k], steps[:, k - first] = best, step
+        slopes -= steps @ h[first:end]
     return whole
 
 
 def _best_scale(target: Array, whole: Array, h: Array, scale: Array) -> Array:
-    products, squares = np.einsum("ok,ok->o", whole @ h, target), np.einsum("ok,ok->o", whole @ h, whole)
+    given = whole @ h
+    products, squares = np.einsum("ok,ok->o", given, target), np.einsum("ok,ok->o", given, whole)
     fits = (squares > 0) & (products != 0)
     return np.where(fits, products / np.where(squares > 0, squares, 1.0), scale)

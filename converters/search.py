@@ -31,7 +31,7 @@ from edge.converters.levels import Levels, on_levels
 from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.converters.rewriting import WEIGHT_OPS
-from edge.converters.rounding import MAX_TERMS
+from edge.converters.rounding import fits
 from edge.converters.samples import Samples
 from edge.converters.sensitivity import LOWERED, MAX_PICTURES, LayerSensitivity, measured, pattern
 from edge.converters.setup import Setup, outputs_of
@@ -151,7 +151,7 @@ def search(
         found = measured(
             setup, graph, pictures, bits=LOWERED, activation_bits=request.activation_bits, pictures=MAX_PICTURES, tell=tell
         )
-        statistics = measure(graph, (array for array, _ in pictures.first(32))) if request.activation_bits == 8 else {}
+        statistics = measure(graph, (array for array, _ in pictures.first(32))) if request.has_integers else {}
         work = _Work(setup, graph, request, goal, maker, statistics, _taken(graph, request, found.layers))
         return work.chosen(held_back, tell)
 
@@ -224,7 +224,7 @@ class _Work:
 
     def _fits(self, name: str) -> bool:
         node = self.graph.producer(name)
-        return node is not None and node.constants["filter"][0].size <= MAX_TERMS
+        return node is not None and fits(node)
 
     def _made_up(self, name: str, levels: Levels, number: int) -> dict[str, Array]:
         """Filter, scale and bias of the sizes that rounding by pictures gives; no two biases are alike, which would be stored once."""

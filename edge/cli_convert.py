@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from edge.cli_options import PATH, json_option, numbers, overrides, preprocessing_options
 from edge.cli_search import draw, print_choice, search_options, taken_goal
 from edge.console import Column, Progress, bytes_text, out, out_json, out_notes, out_table, printable, styled, warn
-from edge.widths import CHOICES, MIN_MAX, RANGES, width
+from edge.widths import ACTIVATION_WIDTHS, CHOICES, DEFAULT_RANGES, RANGES, width
 
 if TYPE_CHECKING:
     from edge.converters.recipe_file import Recipe
@@ -53,14 +53,14 @@ With --recipe the choices are those of the file; --format, --calibrate (where it
 @click.argument("model", type=PATH, metavar="MODEL")
 @click.option("--bits", type=click.Choice(CHOICES), default="1", show_default=True,
               help="Bits of the weights.")  # fmt: skip
-@click.option("--activation-bits", type=click.Choice(("1", "8", "32")), show_default="8 with --calibrate and --bits below 16, else 32",
-              help="Bits between layers.")  # fmt: skip
+@click.option("--activation-bits", type=click.Choice(tuple(map(str, ACTIVATION_WIDTHS))),
+              show_default="8 with --calibrate and --bits below 16, else 32", help="Bits between layers.")  # fmt: skip
 @click.option("--layer", "layers", multiple=True, metavar="PATTERN=BITS", help="Other bits for the weights of layers by name; repeatable.")
 @click.option("-o", "--output", type=PATH, metavar="PATH", help="A folder, or a name; by default beside MODEL.")
 @click.option("--format", "formats", type=click.Choice(tuple(FORMATS)), default="both", show_default=True, help="Which files to write.")
-@click.option("--calibrate", type=PATH, metavar="FILE|FOLDER", help="Pictures to measure ranges on, for 8-bit activations.")
-@click.option("--calibration", type=click.Choice(RANGES), default=MIN_MAX, show_default=True,
-              help="How ranges of 8-bit activations are found on them.")  # fmt: skip
+@click.option("--calibrate", type=PATH, metavar="FILE|FOLDER", help="Pictures to measure ranges on and to round weights by.")
+@click.option("--calibration", type=click.Choice(RANGES), default=DEFAULT_RANGES, show_default=True,
+              help="How ranges of activations are found on them.")  # fmt: skip
 @click.option("--data", type=PATH, metavar="FILE|FOLDER", help="Pictures to compare source and result on.")
 @click.option("--weights", type=PATH, metavar="FILE", help="Weights of a model that holds none, such as JSON; of save_weights.")
 @click.option("--input-shape", type=numbers(int), metavar="H,W,C", help="Sizes of an input that the model leaves open.")

@@ -7,7 +7,10 @@ TERNARY = "ternary"
 
 WIDTHS: tuple[Bits, ...] = (1, 2, TERNARY, 4, 8, 16, 32)
 CHOICES = tuple(map(str, WIDTHS))  # on the command line
+ACTIVATION_WIDTHS = (1, 2, 4, 8, 32)
+INTEGERS = (2, 4, 8)  # of them, those that are int8 when run
 MIN_MAX, PERCENTILE, MSE = RANGES = ("min-max", "percentile", "mse")  # `edge.converters.ranges`
+DEFAULT_RANGES = MSE
 
 
 def width(text: str) -> Bits:

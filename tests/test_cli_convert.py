@@ -135,7 +135,7 @@ def test_the_bits_are_those_asked_for(folder: Path, model: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--bits", "8", "--activation-bits", "1"), "activation bits should be 8 or 32 with bits 8, got 1"),
+        (("--bits", "8", "--activation-bits", "1"), "activation bits should be 2, 4, 8 or 32 with bits 8, got 1"),
         (("--bits", "32", "--activation-bits", "8", "--calibrate", "pictures"), "activation bits should be 32 with bits 32, got 8"),
         (("--activation-bits", "8"), "need pictures to measure ranges on, got none; give --calibrate a file or folder with pictures"),
         (("--bits", "8", "--activation-bits", "8", "--data", "test.npz"), "need pictures to measure ranges on, got none"),

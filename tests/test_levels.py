@@ -133,7 +133,7 @@ def test_patterns_are_parsed() -> None:
     assert parsed("a=b*=4") == ("a=b*", 4) and parsed("x=ternary") == ("x", "ternary")
 
 
-@pytest.mark.parametrize(("bits", "activations"), [(3, 32), ("two", 32), (4, 1), (2, 1), ("ternary", 4)])
+@pytest.mark.parametrize(("bits", "activations"), [(3, 32), ("two", 32), (4, 1), (2, 1), ("ternary", 3)])
 def test_bits_that_do_not_exist_are_refused(bits: Bits, activations: int) -> None:
     with pytest.raises(InputError, match="should be"):
         Request(bits, activations)
