@@ -126,11 +126,18 @@ def _given_up(program: Program, graph: Graph, between: set[int], number: int) ->
     instruction = program.instructions[number]
     if _makes_signs(program, instruction).intersection(between):
         return ONE_BIT
+    given_up = {_levels(program, i) for i in (*instruction.inputs, instruction.output)}
     if "filter" in instruction.definition.constants and not _keeps_weights(program, graph, number, instruction):
-        stored = program.call(instruction).constants["filter"].encoding
-        return _GIVEN_UP.get(stored, EXACT)
-    tensors = (*instruction.inputs, instruction.output)
-    return EIGHT_BITS if any(program.tensors[i].type.encoding is _INT8 for i in tensors) else EXACT
+        given_up.add(_GIVEN_UP.get(program.call(instruction).constants["filter"].encoding, EXACT))
+    return next(precision for precision in PRECISIONS if precision in given_up)
+
+
+def _levels(program: Program, number: int) -> str:
+    """What a tensor gives up: those of 4 and 2 bits, where the file says that it has such, take the last levels of int8."""
+    kind, bits = program.tensors[number].type, program.metadata.get("activation_bits")
+    if kind.encoding is not _INT8:
+        return EXACT
+    return FEW_BITS if bits in (2, 4) and kind.zero_point >= 128 - 2**bits else EIGHT_BITS
 
 
 def _makes_signs(program: Program, instruction: Instruction) -> set[int]:

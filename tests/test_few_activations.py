@@ -26,6 +26,8 @@ from hypothesis import strategies as st
 from keras_models import Layer, conv, dense, model_of
 
 import edge
+from edge.compare import compare
+from edge.compare_layers import EIGHT_BITS, FEW_BITS
 from edge.converters import calibration, ranges
 from edge.converters.bits import Request, choose_bits, few_levels, measured, requested
 from edge.converters.calibration import Statistics, measure
@@ -190,3 +192,15 @@ def test_both_files_give_the_same_and_recipes_repeat_them(activation_bits: int, 
     before = (tmp_path / "few.edge").read_bytes()
     edge.convert(FUNCTIONAL, tmp_path / "few.edge", **{**recipe.arguments(), "calibrate": tmp_path / "x.npy"})
     assert (tmp_path / "few.edge").read_bytes() == before
+
+
+def test_verification_shows_them_and_does_not_judge(tmp_path: Path) -> None:
+    edge.convert(FUNCTIONAL, tmp_path / "float.edge", bits=32, formats="edge")
+    pictures = rng(3).random((6, *edge.load(tmp_path / "float.edge").inputs[0].shape)).astype(np.float32)
+    precisions = {}
+    for bits in (8, 2):
+        edge.convert(FUNCTIONAL, tmp_path / "few.edge", bits=8, activation_bits=bits, calibrate=pictures, formats="edge")
+        layers = compare(FUNCTIONAL, tmp_path / "few.edge", keras=False, count=4, data=pictures).layers
+        precisions[bits] = {layer.precision for layer in layers}
+        assert all(layer.tolerance is None for layer in layers if layer.precision == FEW_BITS)
+    assert FEW_BITS in precisions[2] and FEW_BITS not in precisions[8] and EIGHT_BITS in precisions[8]
