@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge.converters.bits import Request, rounded_each
+from edge.converters.bits import Request, rounded_each, with_weights
 from edge.converters.calibration import activations
 from edge.converters.int8 import to_int8
 from edge.converters.passes_exact import parts, real_weights
@@ -29,11 +29,11 @@ def with_shifts(graph: Graph, request: Request, pictures: Iterable[Example]) -> 
 
     Pictures are iterated once.
     """
-    low = rounded_each(graph, request)
-    nodes = [node for node in graph.nodes if node.output in low]
+    nodes = rounded_each(graph, request)
     if not nodes:
         return request
     means = _means(graph, nodes, pictures)
+    low = {node.output: node for node in with_weights(graph, request).nodes}
     shifts = {node.output: _lost(node, low[node.output], means[node.output]).astype(np.float32) for node in nodes}
     return replace(request, shifts={name: shift for name, shift in shifts.items() if shift.any()})
 

@@ -124,21 +124,15 @@ def with_weights(graph: Graph, request: Request) -> Graph:
     return graph
 
 
-def rounded_each(graph: Graph, request: Request) -> dict[str, Node]:
-    """The layers whose float weights the request lowers each for itself, as they are then, by the tensor that they give.
+def rounded_each(graph: Graph, request: Request) -> list[Node]:
+    """The layers whose float weights the request lowers each for itself.
 
-    Those that are to be int8 between int8 tensors, or all at 8 bits, have float weights still; some of them may keep these after all.
+    Where all are to have 8 bits, or int8 inputs, some of these may stay float after all.
     """
-    low, eight = with_weights(graph, request), request.has_integers or request.bits == 8
-    able = {node.output for node in _weighted(graph) if stored(node) is F32 and encoding(graph, node.inputs[0]) is F32}
-    found = {}
-    for node in graph.nodes:
-        now = low.producer(node.output)
-        if now is None or node.output not in able - _left_float(graph, request) - request.rounded.keys() or now.inputs != node.inputs:
-            continue
-        if stored(now) in (Encoding.INT8, BITS) or (eight and stored(now) is F32):
-            found[node.output] = now
-    return found
+    chosen, rest = _weight_bits(graph, request), 8 if request.has_integers or request.bits == 8 else 32
+    floats = [node for node in _weighted(graph) if stored(node) is F32 and encoding(graph, node.inputs[0]) is F32]
+    lowered = [node for node in floats if chosen.get(node.output, rest) not in (16, 32) and node.output not in request.rounded]
+    return [node for node in lowered if not chosen.get(node.output) == request.activation_bits == 1]
 
 
 def level_layers(graph: Graph, request: Request) -> dict[str, Levels]:

@@ -34,12 +34,12 @@ from edge.graph import Array, Graph, Node
 from edge.kernels.windows import Window
 from edge.widths import Bits
 
-MAX_TERMS = 4096  # of a sum; H takes the square of it
+MAX_TERMS = 3200  # of a sum; H takes the square of it, several times over
 MAX_PRODUCTS = 1 << 32  # of H with the weights of a layer, which every sweep computes
 MAX_ROWS = 128  # of a picture; neighbours say much the same
 _RIDGE = 0.02  # of the mean variance
 _SWEEPS = 8
-_BLOCK = 64  # columns, whose changes reach all others at once
+_BLOCK = 128  # columns, whose changes reach all others at once
 
 Progress = Callable[[int, int], None]
 Filters = dict[str, dict[str, Array]]
@@ -62,8 +62,7 @@ def rounded(graph: Graph, low: Graph, layers: Mapping[str, Levels], pictures: It
     for done, node in enumerate(chosen):
         if tell is not None:
             tell(done, len(chosen))
-        moments = _moments(graph, low, node, pictures)
-        found[node.output] = _rounded(node, moments, layers[node.output])
+        found[node.output] = _rounded(node, _moments(graph, low, node, pictures), layers[node.output])
         before = low.producer(node.output)
         assert before is not None  # both networks have the same tensors
         low = edit(low, replacing={node.output: (replace(before, constants={**before.constants, **found[node.output]}),)})
@@ -101,18 +100,20 @@ class _Moments:
     rows: int = 0
 
     def add(self, a: Array, y: Array) -> None:
-        self.inputs += a.T @ a
+        for first in range(0, len(self.inputs), _BLOCK):
+            self.inputs[first : first + _BLOCK] += a[:, first : first + _BLOCK].T @ a
         self.products += a.T @ y
         self.input_mean += a.sum(axis=0)
         self.output_mean += y.sum(axis=0)
         self.rows += len(a)
 
     def centred(self) -> _Moments:
-        """The covariances and the means."""
+        """The covariances, in place of the products, and the means."""
         mean, given = self.input_mean / self.rows, self.output_mean / self.rows
-        return _Moments(
-            self.inputs / self.rows - np.outer(mean, mean), self.products / self.rows - np.outer(mean, given), mean, given, self.rows
-        )
+        for products, value in zip(self.inputs, mean, strict=True):
+            products /= self.rows
+            products -= value * mean
+        return _Moments(self.inputs, self.products / self.rows - np.outer(mean, given), mean, given, self.rows)
 
 
 def _moments(graph: Graph, low: Graph, node: Node, pictures: Iterable[Example]) -> list[_Moments]:
@@ -123,6 +124,7 @@ def _moments(graph: Graph, low: Graph, node: Node, pictures: Iterable[Example]) 
         _Moments(np.zeros((terms, terms)), np.zeros((terms, channels)), np.zeros(terms), np.zeros(channels)) for _ in range(groups)
     ]
     source, beside = node.inputs[0], _added_to(graph, node)
+    graph, low = (_up_to(each, node, beside) for each in (graph, low))
     for number, (real, now) in enumerate(zip(activations(graph, pictures), activations(low, pictures), strict=True)):
         real_rows, now_rows = (_rows(node, values[source], groups, number) for values in (real, now))
         lost = _taken(real[beside] - now[beside], number) if beside else np.zeros((1, groups * channels), np.float32)
@@ -132,6 +134,12 @@ def _moments(graph: Graph, low: Graph, node: Node, pictures: Iterable[Example]) 
     if not all(np.isfinite(moments.inputs).all() and np.isfinite(moments.products).all() for moments in found):
         raise InputError(f"calibrating {graph.name}: what {source!r} becomes is infinite on a picture; check their range (--preset)")
     return [moments.centred() for moments in found]
+
+
+def _up_to(graph: Graph, node: Node, beside: str) -> Graph:
+    """What it takes to compute what a layer gives and a tensor beside it, if there is one."""
+    outputs = (node.output,) if beside in ("", *graph.inputs) else (node.output, beside)
+    return edit(replace(graph, outputs=outputs, output_names=outputs))
 
 
 def _added_to(graph: Graph, node: Node) -> str:
