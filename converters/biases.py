@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge.converters.bits import Request, rounded_each, with_weights
+from edge.converters.bits import Request, level_layers, lowered_layers, with_weights
 from edge.converters.calibration import activations
 from edge.converters.int8 import to_int8
 from edge.converters.passes_exact import parts, real_weights
 from edge.converters.rewriting import stored
-from edge.converters.rounding import seen_by
+from edge.converters.rounding import fits, seen_by, up_to
 from edge.converters.samples import Example
 from edge.errors import InputError
 from edge.graph import Array, Graph, Node
@@ -29,7 +29,8 @@ def with_shifts(graph: Graph, request: Request, pictures: Iterable[Example]) -> 
 
     Pictures are iterated once.
     """
-    nodes = rounded_each(graph, request)
+    together = level_layers(graph, request)
+    nodes = [node for node in lowered_layers(graph, request) if node.output not in together or not fits(node)]
     if not nodes:
         return request
     means = _means(graph, nodes, pictures)
@@ -42,7 +43,7 @@ def _means(graph: Graph, nodes: Sequence[Node], pictures: Iterable[Example]) -> 
     """By the tensor that a layer gives, the mean of each tap and input channel, (taps, C), float64."""
     sums: dict[str, Array] = {}
     count = 0
-    for values in activations(graph, pictures):
+    for values in activations(up_to(graph, (node.inputs[0] for node in nodes)), pictures):
         count += 1
         for node in nodes:
             taps = [tap.mean(axis=(0, 1), dtype=np.float64) for tap in seen_by(node, values[node.inputs[0]])]

@@ -124,14 +124,14 @@ def with_weights(graph: Graph, request: Request) -> Graph:
     return graph
 
 
-def rounded_each(graph: Graph, request: Request) -> list[Node]:
-    """The layers whose float weights the request lowers each for itself.
+def lowered_layers(graph: Graph, request: Request) -> list[Node]:
+    """The layers whose float weights the request lowers, each for itself unless pictures round them.
 
     Where all are to have 8 bits, or int8 inputs, some of these may stay float after all.
     """
     chosen, rest = _weight_bits(graph, request), 8 if request.has_integers or request.bits == 8 else 32
     floats = [node for node in _weighted(graph) if stored(node) is F32 and encoding(graph, node.inputs[0]) is F32]
-    lowered = [node for node in floats if chosen.get(node.output, rest) not in (16, 32) and node.output not in request.rounded]
+    lowered = [node for node in floats if chosen.get(node.output, rest) not in (16, 32)]
     return [node for node in lowered if not chosen.get(node.output) == request.activation_bits == 1]
 
 

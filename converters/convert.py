@@ -55,7 +55,7 @@ MAX_ROUNDING = 256  # pictures, which are run once for every layer
 MAX_SHIFTING = 64  # pictures; more change means hardly
 _HINT = ("weights of few bits were rounded each for itself; --calibrate PICTURES rounds them by what layers give, which loses far less",)
 Names = Sequence[str] | Sequence[int] | str | os.PathLike[str]
-STEPS = ("reading", "simplifying", "rounding", "correcting biases", "calibrating", "choosing bits", "packing", "comparing", "writing")
+STEPS = ("reading", "simplifying", "correcting biases", "rounding", "calibrating", "choosing bits", "packing", "comparing", "writing")
 
 
 def convert(
@@ -228,10 +228,10 @@ def _lowered(graph: Graph, request: Request, calibration: Samples | None, tell: 
         tell("simplifying", 0, 1)
         simple = run_passes(graph)
         if calibration is not None:
-            chosen = [array for array, _ in calibration.first(MAX_ROUNDING)] if request.has_levels else []
-            request = with_rounded(simple, request, chosen, lambda done, total: tell("rounding", done, total))
             few = calibration.first(MAX_SHIFTING)
             request = with_shifts(simple, request, _Told(few, lambda done: tell("correcting biases", done, len(few))))
+            chosen = [array for array, _ in calibration.first(MAX_ROUNDING)] if request.has_levels else []
+            request = with_rounded(simple, request, chosen, lambda done, total: tell("rounding", done, total))
         if calibration is not None and request.activation_bits != 32:
             request = replace(request, statistics=_statistics(measured(simple, request), request, calibration, tell))
         tell("choosing bits", 0, 1)

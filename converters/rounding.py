@@ -124,7 +124,7 @@ def _moments(graph: Graph, low: Graph, node: Node, pictures: Iterable[Example]) 
         _Moments(np.zeros((terms, terms)), np.zeros((terms, channels)), np.zeros(terms), np.zeros(channels)) for _ in range(groups)
     ]
     source, beside = node.inputs[0], _added_to(graph, node)
-    graph, low = (_up_to(each, node, beside) for each in (graph, low))
+    graph, low = (up_to(each, (source, beside)) for each in (graph, low))
     for number, (real, now) in enumerate(zip(activations(graph, pictures), activations(low, pictures), strict=True)):
         real_rows, now_rows = (_rows(node, values[source], groups, number) for values in (real, now))
         lost = _taken(real[beside] - now[beside], number) if beside else np.zeros((1, groups * channels), np.float32)
@@ -136,10 +136,10 @@ def _moments(graph: Graph, low: Graph, node: Node, pictures: Iterable[Example]) 
     return [moments.centred() for moments in found]
 
 
-def _up_to(graph: Graph, node: Node, beside: str) -> Graph:
-    """What it takes to compute what a layer gives and a tensor beside it, if there is one."""
-    outputs = (node.output,) if beside in ("", *graph.inputs) else (node.output, beside)
-    return edit(replace(graph, outputs=outputs, output_names=outputs))
+def up_to(graph: Graph, tensors: Iterable[str]) -> Graph:
+    """What it takes to compute some tensors, of which "" is none; the whole network where that would be nothing."""
+    outputs = tuple(dict.fromkeys(name for name in tensors if name not in ("", *graph.inputs)))
+    return edit(replace(graph, outputs=outputs, output_names=outputs)) if outputs else graph
 
 
 def _added_to(graph: Graph, node: Node) -> str:
