@@ -70,7 +70,8 @@ class Request:
             raise InputError(f"ranges should be found by one of {', '.join(RANGES)}, got {self.ranges!r}")
         allowed = ACTIVATIONS.get(self.bits, (*INTEGERS, 32))
         if self.activation_bits not in allowed:
-            known = " or ".join((", ".join(map(str, allowed[:-1])), str(allowed[-1]))[len(allowed) == 1 :])
+            *few, last = map(str, allowed)
+            known = f"{', '.join(few)} or {last}" if few else last
             raise InputError(f"activation bits should be {known} with bits {self.bits}, got {self.activation_bits!r}")
 
     @property

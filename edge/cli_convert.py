@@ -31,6 +31,7 @@ Examples:
   edge convert model.keras -o out/ --format edge
   edge convert model.h5 --bits 8 --calibrate photos/   8-bit weights and activations
   edge convert model.h5 --bits 1 --calibrate photos/   1-bit weights, 8-bit activations
+  edge convert model.h5 --bits 4 --activation-bits 4 --calibrate photos/
   edge convert model.h5 --bits 4 --calibrate photos/ --layer 'block1_*=8' --layer dense=ternary
   edge convert model.h5 --data test.npz         measures how far the result agrees with the source
   edge convert model.h5 --preset torch --labels classes.txt
