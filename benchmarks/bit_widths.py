@@ -53,10 +53,10 @@ def examples(name: str, path: Path) -> tuple[np.ndarray, np.ndarray, str | None]
         pictures = data["x_train"][: 2 * count].repeat(ON_CIFAR[name], axis=1).repeat(ON_CIFAR[name], axis=2)
         return pictures[:count], pictures[count:], "byte" if name == "pretrainedResnet" else None
     with tempfile.TemporaryDirectory() as folder:
-        edge.convert(path, Path(folder) / "model.edge", bits=32, formats="edge", input_dtype="float32")
-        shape = edge.load(Path(folder) / "model.edge").inputs[0].shape
-    drawn = np.random.default_rng(0).random((2 * count, *shape), np.float32)
-    drawn = (255 * drawn).astype(np.uint8) if name == "digits" else drawn  # which takes bytes
+        edge.convert(path, Path(folder) / "model.edge", bits=32, formats="edge")
+        taken = edge.load(Path(folder) / "model.edge").inputs[0]
+    drawn = np.random.default_rng(0).random((2 * count, *taken.shape), np.float32)
+    drawn = (255 * drawn).astype(np.uint8) if taken.dtype == "uint8" else drawn
     return drawn[:count], drawn[count:], None
 
 
