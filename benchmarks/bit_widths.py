@@ -71,12 +71,18 @@ def rows(name: str, path: Path) -> list[Row]:
             report = edge.convert(path, file, bits=bits, data=compared, preprocess=preset, formats="edge", **given)
             agreement = report.agreement
             assert agreement is not None
-            outputs = edge.load(file).run(compared)
+            engine = edge.load(file)
+            outputs = engine.run(_seen(compared, engine.inputs[0].dtype))
             first = outputs[0] if isinstance(outputs, tuple) else outputs
             expected = first if expected is None else expected
             difference = float(np.abs(first - expected).max() / np.abs(expected).max())
             found.append(Row(bits, file.stat().st_size, agreement.share, difference, bool(np.isfinite(first).all())))
     return found
+
+
+def _seen(given: np.ndarray, dtype: str) -> np.ndarray:
+    """Examples as the network takes them: pictures are 0..1 where it does not take bytes."""
+    return given / np.float32(255) if given.dtype == np.uint8 and dtype == "float32" else given
 
 
 def page(known: dict[str, list[dict[str, object]]]) -> str:
