@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from keras_models import Layer, model_of
+from keras_models import Layer, kernel, model_of
 
+from edge.converters.keras_model import Call
 from edge.converters.layers import read_graph
 from edge.graph import Graph
 from edge.kernels.reference import run_graph
@@ -23,6 +24,17 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def graph_of(*layers: Layer, shape: tuple[int, ...] = (4, 4, 8), dtype: str = "float32") -> Graph:
     return read_graph(model_of(*layers, shape=shape), input_dtype=dtype)
+
+
+def read_twice(quantizer: str, other: str | None = None) -> Graph:
+    """Two convolutions "a" and "b" of the image, each of which quantizes it, and their sum."""
+    calls = []
+    for name, own in (("a", quantizer), ("b", other or quantizer)):
+        options = {"kernel_size": [1, 1], "use_bias": False, "kernel_quantizer": "ste_sign", "input_quantizer": own}
+        calls.append(Call(name, "QuantConv2D", None, options, {"kernel": kernel(rng(), 1, 1, 8, 2)}, ("image",), (name,)))
+    calls.append(Call("sum", "Add", None, {}, {}, ("a", "b"), ("sum",)))
+    made = model_of(shape=(4, 4, 8), calls=tuple(calls), outputs=("sum",), output_names=("sum",))
+    return read_graph(made, input_dtype="float32")
 
 
 def text(graph: Graph) -> str:

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 from keras_models import conv, dense, kernel, model_of, norm
-from pass_graphs import FLATTEN, POOL, RELU, SIGN, graph_of, lines, rng, same, text
+from pass_graphs import FLATTEN, POOL, RELU, SIGN, graph_of, lines, read_twice, rng, same, text
 from test_channels import split_and_convolved
 
-from edge.converters.keras_model import Call
 from edge.converters.layers import read_graph
 from edge.converters.passes import PASSES, run_passes
 from edge.converters.passes_exact import read_exact_bytes, store_exact_int8
@@ -44,17 +43,6 @@ def qconv(quantizer: str, *, name: str = "conv", inputs: int = 8, padding: str =
     """A convolution of QKeras to 2 channels, 3x3 unless told otherwise."""
     options = {"kernel_size": [3, 3], "use_bias": False, "kernel_quantizer": quantizer, "name": name, "padding": padding, **config}
     return "QConv2D", options, {"kernel": kernel(rng(), *options["kernel_size"], inputs, 2)}
-
-
-def read_twice(quantizer: str, other: str | None = None) -> Graph:
-    """Two convolutions "a" and "b" of the image, each of which quantizes it, and their sum."""
-    calls = []
-    for name, own in (("a", quantizer), ("b", other or quantizer)):
-        options = {"kernel_size": [1, 1], "use_bias": False, "kernel_quantizer": "ste_sign", "input_quantizer": own}
-        calls.append(Call(name, "QuantConv2D", None, options, {"kernel": kernel(rng(), 1, 1, 8, 2)}, ("image",), (name,)))
-    calls.append(Call("sum", "Add", None, {}, {}, ("a", "b"), ("sum",)))
-    made = model_of(shape=(4, 4, 8), calls=tuple(calls), outputs=("sum",), output_names=("sum",))
-    return read_graph(made, input_dtype="float32")
 
 
 # Each entry: the pass, a graph it applies to, the text it leaves (without the first line), and how far values may move.
@@ -367,21 +355,6 @@ def test_filters_with_zeros_read_signs_of_whole_bytes_alone(channels: int) -> No
     after = run_passes(graph)
     assert "filter:int8" in text(after) and "concat" not in text(after)
     same(graph, after)
-
-
-@pytest.mark.parametrize("quantizer", ["dorefa_quantizer", "ste_tern", "ste_heaviside", "quantized_bits(4,1)", "quantized_relu(11,3)"])
-def test_a_tensor_that_two_layers_quantize_alike_is_quantized_once(quantizer: str) -> None:
-    graph = read_twice(quantizer)
-    shared, apart = run_passes(graph), run_passes(graph, tuple(step for step in PASSES if step is not share_quantized))
-    same(apart, shared)
-    assert [node.op for node in shared.nodes].count("conv2d") == 2
-    assert not any(node.output.startswith("b/") for node in shared.nodes) and len(shared.nodes) < len(apart.nodes)
-    assert any(node.layers == ("a", "b") for node in shared.nodes)
-
-
-def test_other_levels_of_the_same_tensor_are_its_own() -> None:
-    graph = read_twice("dorefa_quantizer", "quantized_relu(3,1)")
-    assert share_quantized(graph) == graph
 
 
 def test_shifted_signs_are_read_where_nothing_is_padded() -> None:

@@ -1,16 +1,18 @@
-"""All passes one after the other: float networks keep their values."""
+"""All passes one after the other: float networks keep their values, and what is quantized alike is quantized once."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from keras_models import conv, dense, kernel, norm
-from pass_graphs import FLATTEN, POOL, RELU, graph_of, outputs, rng
+from pass_graphs import FLATTEN, POOL, RELU, graph_of, outputs, read_twice, rng, same
 
-from edge.converters.passes import run_passes
+from edge.converters.passes import PASSES, run_passes
+from edge.converters.passes_quantized import share_quantized
 from edge.graph import Graph
 from edge.kernels.reference import run_graph
 
@@ -42,3 +44,18 @@ def test_float_networks_keep_their_values(seed: int, pooled: bool, flat: bool) -
         assert (np.abs(folded - before) <= 2.0**-22 * summed).all()
     assert [node.op for node in after.nodes].count("affine") == 0
     assert run_passes(after).text() == after.text()
+
+
+@pytest.mark.parametrize("quantizer", ["dorefa_quantizer", "ste_tern", "ste_heaviside", "quantized_bits(4,1)", "quantized_relu(11,3)"])
+def test_a_tensor_that_two_layers_quantize_alike_is_quantized_once(quantizer: str) -> None:
+    graph = read_twice(quantizer)
+    shared, apart = run_passes(graph), run_passes(graph, tuple(step for step in PASSES if step is not share_quantized))
+    same(apart, shared)
+    assert [node.op for node in shared.nodes].count("conv2d") == 2
+    assert not any(node.output.startswith("b/") for node in shared.nodes) and len(shared.nodes) < len(apart.nodes)
+    assert any(node.layers == ("a", "b") for node in shared.nodes)
+
+
+def test_other_levels_of_the_same_tensor_are_its_own() -> None:
+    graph = read_twice("dorefa_quantizer", "quantized_relu(3,1)")
+    assert share_quantized(graph) == graph
