@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from edge.errors import EdgeError
+from edge.errors import EdgeError, InputError
 
 _ADVICE = {
     errno.ENOSPC: "make room or choose another folder",
@@ -30,8 +30,7 @@ def write_atomically(path: str | os.PathLike[str], pieces: Iterable[Bytes]) -> N
     """
     # A link stays a link: what it points to is replaced.
     target = Path(os.path.realpath(path))
-    if state := occupied(target):
-        raise EdgeError(f"cannot write {os.fspath(path)}: expected a file there, or nothing, but it is {state}; name another destination")
+    _check_free(path)
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.partial")
     try:
         _write(temporary, pieces)
@@ -41,6 +40,19 @@ def write_atomically(path: str | os.PathLike[str], pieces: Iterable[Bytes]) -> N
         raise EdgeError(f"cannot write {os.fspath(path)}: {err.strerror or err}; nothing was changed; {advice}") from err
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raise `InputError` where no file can go: there is no folder for it, or something is there that no file may replace."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise InputError(f"cannot write {os.fspath(path)}: there is no folder {os.fspath(folder)}; make it first")
+    _check_free(path)
+
+
+def _check_free(path: str | os.PathLike[str]) -> None:
+    if state := occupied(path):
+        raise InputError(f"cannot write {os.fspath(path)}: expected a file there, or nothing, but it is {state}; name another destination")
 
 
 def occupied(path: str | os.PathLike[str]) -> str | None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from edge.errors import InputError
-from edge.files import occupied, same_file
+from edge.files import check_place, same_file
 
 
 def check_plot(path: str | None, others: Iterable[str | None] = ()) -> None:
@@ -20,9 +20,6 @@ def check_destination(option: str, path: str | None, others: Iterable[str | os.P
     """Raise `InputError` for a file of an option that is one of the `others` that are read or written, or has no place to go to."""
     if path is None:
         return
-    if not os.path.isdir(os.path.dirname(path) or "."):
-        raise InputError(f"cannot write {path}: there is no folder {os.path.dirname(path)}; make it first")
-    if state := occupied(path):
-        raise InputError(f"cannot write {path}: expected a file there, or nothing, but it is {state}; name another destination")
+    check_place(path)
     if any(each and same_file(path, each) for each in others):
         raise InputError(f"{option} {path} is among the files that are read or written, and would replace it; name another file")

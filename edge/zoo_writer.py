@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import InputError, MissingPackage
-from edge.files import occupied
+from edge.files import check_place
 
 SIGNS: Mapping[str, Mapping[str, Any]] = {
     "xnor-weights": {"kernel_quantizer": "xnor_weights"},
@@ -184,10 +184,7 @@ def check_keras_file(path: Path) -> None:
     """Raise `InputError` where no network can be saved."""
     if path.suffix != ".keras":
         raise InputError(f"networks are written as .keras files, got {path.name}; give a name that ends in .keras")
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: there is no folder {path.parent}; make it first")
-    if state := occupied(path):
-        raise InputError(f"cannot write {path}: expected a file there, or nothing, but it is {state}; name another destination")
+    check_place(path)
 
 
 def save(network: Model, path: Path) -> None:
