@@ -92,11 +92,11 @@ bench-few-bits: $(VENV)/.bench  ## layers with weights of 4 and 2 bits beside in
 check-predictions: $(VENV)/.bench  ## hold predicted latencies of this machine against measured ones; writes benchmarks/results/prediction.md
 	$(BIN)/python benchmarks/host_prediction.py $(ARGS)
 
-results: $(VENV)/.bench  ## train what is missing of the results table (days of processor time; resumes), write docs/results.md; DATA=folder of .npz, LANES=2
-	$(BIN)/python benchmarks/train_results.py --lanes $(or $(LANES),1) $(if $(DATA),--data $(DATA))
+results: $(VENV)/.bench  ## train what is missing of the results table (days of processor time; resumes), write docs/results.md; DATA=folder of .npz, LANES=2, MIXED=1
+	$(BIN)/python benchmarks/train_results.py --lanes $(or $(LANES),1) $(if $(DATA),--data $(DATA)) $(if $(MIXED),--mixed-precision)
 
 widths: $(VENV)/.bench  ## train wider nets of signs until they reach the float figures described (days; resumes), write docs/results.md
-	$(BIN)/python benchmarks/train_results.py --widths --lanes $(or $(LANES),1) $(if $(DATA),--data $(DATA))
+	$(BIN)/python benchmarks/train_results.py --widths --lanes $(or $(LANES),1) $(if $(DATA),--data $(DATA)) $(if $(MIXED),--mixed-precision)
 
 plot: benchmarks/results/digits.json $(VENV)/.bench  ## draw docs/results.png from the last benchmark
 	$(BIN)/python benchmarks/plot.py

@@ -4,6 +4,7 @@
     python benchmarks/train_results.py --data FOLDER --lanes 2      # FOLDER/mnist.npz, fashion_mnist.npz, cifar10.npz
     python benchmarks/train_results.py --recipes lenet mlp-base     # these first and alone
     python benchmarks/train_results.py --seeds 0 1 2                # each three times, for mean and spread
+    python benchmarks/train_results.py --mixed-precision            # in bfloat16, where the processor has it
     python benchmarks/train_results.py --widths                     # wider nets of signs, until they reach what was described
 
 Whatever was cut off goes on from its checkpoint; what failed is tried again at the end. The table is written after each run; the exit code
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
 
@@ -53,11 +54,12 @@ class Job:
     recipe: str
     precisions: tuple[str, ...]
     seed: int = 0
+    mixed_precision: bool = False
 
     def missing(self, runs: Path) -> Iterator[Settings]:
         """The runs that are not finished."""
         for precision in self.precisions:
-            settings = settings_for(self.recipe, precision=precision, seed=self.seed)
+            settings = settings_for(self.recipe, precision=precision, seed=self.seed, mixed_precision=self.mixed_precision)
             if not (runs / settings.name / RESULT).exists():
                 yield settings
 
@@ -67,13 +69,14 @@ class WidthJob:
     """The runs of one recipe with signs, wider each time, up to one that reaches the float figure described."""
 
     recipe: str
+    mixed_precision: bool = False
 
     def missing(self, runs: Path) -> Iterator[Settings]:
         """What is to be trained next, as long as that gets finished."""
         tried: set[float] = set()
         while (width := self._untried(runs)) is not None and width not in tried:
             tried.add(width)
-            yield settings_for(self.recipe, precision=PRECISION, width=width)
+            yield settings_for(self.recipe, precision=PRECISION, width=width, mixed_precision=self.mixed_precision)
 
     def _untried(self, runs: Path) -> float | None:
         results = [json.loads(path.read_text(encoding="utf-8")) for path in runs.glob(f"{self.recipe}-{PRECISION}*/{RESULT}")]
@@ -115,6 +118,7 @@ def train(settings: Settings, folder: Path, data: Path | None) -> int:
     command += ["--precision", settings.precision, "--seed", str(settings.seed), "--width", f"{settings.width:g}"]
     file = data / f"{RECIPES[settings.recipe].data}.npz" if data else None
     given = ["--data", str(file)] if file is not None and file.exists() else []
+    given += ["--mixed-precision"] * settings.mixed_precision
     return subprocess.run([*command, *given, "--resume", "-o", str(folder)], check=False).returncode
 
 
@@ -149,9 +153,11 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", choices=TABLE, default=list(TABLE))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="each run is trained with each of these")
+    parser.add_argument("--mixed-precision", action="store_true", help="train in bfloat16")
     parser.add_argument("--widths", action="store_true", help="answer how wide a net of signs must be, instead")
     given = parser.parse_args()
-    todo = width_jobs(given.recipes) if given.widths else jobs(given.recipes, given.precisions, given.seeds)
+    wanted = width_jobs(given.recipes) if given.widths else jobs(given.recipes, given.precisions, given.seeds)
+    todo = [replace(job, mixed_precision=given.mixed_precision) for job in wanted]
     for round_number in range(ROUNDS):
         failed = train_all(todo, given.runs, given.data, given.lanes)
         if not failed:

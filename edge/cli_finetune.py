@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import PATH, SEED, Number, json_option, overrides, preprocessing_options
+from edge.cli_options import PATH, SEED, Number, json_option, mixed_precision_option, overrides, preprocessing_options
 from edge.console import Column, Progress, out, out_facts, out_json, out_table, say, seconds_text, styled
 from edge.widths import width
 
@@ -42,6 +42,7 @@ are held back for the scores; the rest is learnt from. The first and the last la
 @click.option("--rate", type=Number(min=0, min_open=True), metavar="R", help="The highest learning rate (default: by the bits).")
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, metavar="N", help="Pictures a step.")
 @click.option("--seed", type=SEED, default=0, show_default=True, metavar="S", help="Of parts, order and augmentation.")
+@mixed_precision_option
 @click.option("--test", type=PATH, metavar="FILE|FOLDER", help="Labelled pictures for the final scores: x_test and y_test of an .npz, say.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 @click.option("-o", "--output", type=PATH, metavar="FILE", help="By default MODEL-1bit.keras (-2bit, ...) in this folder.")
@@ -75,6 +76,7 @@ def _finetuned(model: str, output: Path, changed: dict[str, Any], options: dict[
     settings = Settings(
         width(options["bits"]), int(options["activation_bits"]), tuple(parsed(text) for text in options["layers"]),
         options["epochs"], options["seed"], options["rate"], options["batch"], options["shortcuts"],
+        options["mixed_precision"],
     )  # fmt: skip
 
     def epoch(row: Epoch) -> None:

@@ -87,4 +87,5 @@ def idle_options(changed: dict[str, Any], channels: int, resize: str) -> list[st
     return found
 
 
+mixed_precision_option = click.option("--mixed-precision", is_flag=True, help="Train in bfloat16: faster where the hardware has it.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, for programs.")

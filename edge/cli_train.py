@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli_options import MOST_WIDTH, PATH, SEED, Number, json_option
+from edge.cli_options import MOST_WIDTH, PATH, SEED, Number, json_option, mixed_precision_option
 from edge.console import Progress, bytes_text, out, out_facts, out_json, say, seconds_text, styled
 from edge.recipes import PRECISIONS
 
@@ -47,6 +47,7 @@ def _list(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="By default the recipe's.")
 @click.option("--seed", type=SEED, default=0, show_default=True, metavar="S", help="Of weights, order and augmentation.")
 @click.option("--width", type=Number(0, MOST_WIDTH, min_open=True), default=1.0, show_default=True, metavar="W", help="Times channels.")
+@mixed_precision_option
 @click.option("--discriminator-steps", type=click.IntRange(min=1), metavar="N", help="GANs: for a step of the generator.")
 @click.option("--classifier", type=PATH, metavar="FILE", help="GANs: the .edge file that judges what is made.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the folder.")
@@ -91,6 +92,8 @@ def _task(recipe: str, options: dict[str, Any]) -> tuple[Settings, Callable[[Pat
 
         if board:
             raise click.UsageError("--tensorboard is for networks that classify; the curve of this one is in curve.csv.")
+        if options.pop("mixed_precision"):
+            raise click.UsageError("--mixed-precision is for networks that classify; two that train in turns compute in float32.")
         made = train_gan.settings_for(recipe, discriminator_steps=steps, **options)
         judge = Path(classifier) if classifier else None
         return made, lambda folder, told: train_gan.train(made, folder, resume=resume, told=told, classifier=judge)

@@ -60,7 +60,7 @@ class Settings:
     bits: 1, 2, 4 or "ternary", of the weights of all layers but the first and the last. activation_bits: 1 (signs), 8 (by calibration,
     behind the training) or 32 of what goes between layers. layers: patterns of names and the bits of these layers, of which the last that
     matches counts; 8 and 32 leave a layer out. rate: the highest learning rate, by default one that suits the bits. shortcuts: around
-    layers of signs.
+    layers of signs. mixed_precision: training computes in bfloat16.
     """
 
     bits: Bits = 1
@@ -71,6 +71,7 @@ class Settings:
     rate: float | None = None
     batch: int = 128
     shortcuts: bool = False
+    mixed_precision: bool = False
 
     def __post_init__(self) -> None:
         if self.bits not in _FEW:
@@ -290,7 +291,7 @@ def _training(network: Model, float_net: Model, pictures: _Given, settings: Sett
     parts, changes = pictures.parts, _augment(float_net, pictures.parts.learn.x)
     recipe = Recipe("finetune", network.name, "given", Schedules(schedule, schedule, schedule), batch=settings.batch, augment=changes)
     settle = partial(estimate_norms, pictures=parts.learn.x[:_SETTLING_PICTURES])
-    return Training(network, recipe, schedule, parts.learn, parts.choose, settings.seed, float_net, settle)
+    return Training(network, recipe, schedule, parts.learn, parts.choose, settings.seed, float_net, settle, settings.mixed_precision)
 
 
 def _augment(float_net: Model, pictures: NDArray[Any]) -> Augment:

@@ -41,6 +41,7 @@ class Settings:
     seed: int
     epochs: int
     data: str | None = None
+    mixed_precision: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -59,7 +60,7 @@ class Settings:
         """That reproduces the run; of a path of data the name alone."""
         parts = [f"edge train {self.recipe} --precision {self.precision} --seed {self.seed} --epochs {self.epochs}"]
         parts += [f"--width {self.width:g}"] * (self.width != 1) + [f"--data {Path(self.data or '').name}"] * (self.data is not None)
-        return " ".join(parts)
+        return " ".join(parts + ["--mixed-precision"] * self.mixed_precision)
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,13 @@ class Told:
 
 
 def settings_for(
-    name: str, *, precision: str = "float", width: float = 1.0, seed: int = 0, epochs: int | None = None, data: str | None = None
-) -> Settings:
+    name: str, *, precision: str = "float", width: float = 1.0, seed: int = 0, epochs: int | None = None, data: str | None = None,
+    mixed_precision: bool = False,
+) -> Settings:  # fmt: skip
     """The settings of a run; without `epochs` those of the recipe."""
     if epochs is None:
         epochs = recipe(name).schedule(precision).epochs
-    return Settings(name, precision, width, seed, epochs, data)
+    return Settings(name, precision, width, seed, epochs, data, mixed_precision)
 
 
 def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told | None = None, tensorboard: bool = False) -> dict[str, Any]:
@@ -101,7 +103,9 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     teacher = _teacher(settings, folder) if schedule.teacher else None
     part = max(min(made.held_back, len(data.train) // 5), 1)
     scaled = replace(schedule, epochs=settings.epochs, signs_first=round(schedule.signs_first * settings.epochs / schedule.epochs))
-    training = Training(network, made, scaled, data.train[:-part], data.train[-part:], settings.seed, teacher)
+    training = Training(
+        network, made, scaled, data.train[:-part], data.train[-part:], settings.seed, teacher, mixed_precision=settings.mixed_precision
+    )
     state = run(training, folder, told=lambda row: told.epoch(settings, row), batch=told.batch, callbacks=board)
     save(network, folder / MODEL)
     found = convert_and_test(folder, settings.precision, data, len(training.train))
@@ -151,9 +155,8 @@ def _check(data: Dataset, network: Model) -> None:
 
 
 def _teacher_folder(folder: Path, settings: Settings) -> tuple[Settings, Path]:
-    theirs = settings_for(settings.recipe, width=settings.width, seed=settings.seed, data=settings.data)
-    if settings.epochs < theirs.epochs:  # a short try has a short teacher
-        theirs = replace(theirs, epochs=settings.epochs)
+    whole = recipe(settings.recipe).schedule("float").epochs
+    theirs = replace(settings, precision="float", epochs=min(whole, settings.epochs))  # a short try has a short teacher
     return theirs, folder.parent / theirs.name
 
 

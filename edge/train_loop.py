@@ -23,7 +23,7 @@ from edge.datasets import Part
 from edge.errors import EdgeError, InputError
 from edge.files import write_atomically
 from edge.recipes import Recipe, Schedule
-from edge.train_pupil import float_weights, logits_of, pupil, reseed
+from edge.train_pupil import float_weights, half_precision, logits_of, pupil, reseed
 from edge.train_scores import measure_for
 from edge.zoo_writer import Model
 
@@ -67,7 +67,7 @@ class Training:
     """A network and all that decides how it is trained.
 
     train, held_back: pictures that it learns from, and that choose the epoch. settle: what is done to the network behind each epoch,
-    before it is validated.
+    before it is validated. mixed_precision: steps compute in bfloat16; what is validated, and kept, computes in float32.
     """
 
     network: Model
@@ -78,6 +78,7 @@ class Training:
     seed: int
     teacher: Model | None = None
     settle: Callable[[Model], None] | None = None
+    mixed_precision: bool = False
 
     @property
     def steps(self) -> int:
@@ -134,11 +135,12 @@ def _epoch(training: Training, model: Model, validate: Model, epoch: int, stage:
     order = np.random.default_rng((training.seed, epoch, 0)).permutation(len(training.train))
     rate, started, cpu, total = float(model.optimizer.learning_rate), time.monotonic(), time.process_time(), 0.0
     size = training.recipe.batch
-    for step in range(training.steps):
-        rows = order[step * size : (step + 1) * size]
-        model.reset_metrics()
-        total += model.train_on_batch(training.train.x[rows], _targets(training.train.y[rows]), return_dict=True)["loss"]
-        batch(epoch, step + 1, training.steps)
+    with half_precision(training.network, training.teacher) if training.mixed_precision else nullcontext():
+        for step in range(training.steps):
+            rows = order[step * size : (step + 1) * size]
+            model.reset_metrics()
+            total += model.train_on_batch(training.train.x[rows], _targets(training.train.y[rows]), return_dict=True)["loss"]
+            batch(epoch, step + 1, training.steps)
     if not np.isfinite(total):
         raise EdgeError(f"the training diverged: expected a finite loss, got {total} in epoch {epoch + 1}; start anew with another --seed")
     if training.settle is not None:

@@ -14,6 +14,7 @@ import numpy as np
 from edge.recipes import Augment, Recipe, Schedule
 from edge.zoo_writer import Model, Tensor, keras_package
 
+HALF = "mixed_bfloat16"
 TEMPERATURE = 3.0  # of the answers that a pupil compares with its teacher's
 MOMENTUM = 0.9
 _GREY_LEVELS = 255
@@ -108,6 +109,23 @@ def float_weights(network: Model) -> Iterator[None]:
     finally:
         for layer, quantizer in quantizers.items():
             layer.kernel_quantizer = quantizer
+
+
+@contextmanager
+def half_precision(*networks: Model | None) -> Iterator[None]:
+    """Layers compute in bfloat16 for a while, whose range is float32's, so that no loss needs a scale; weights stay float32.
+
+    What was traced before keeps its types: only functions first called within compute so (https://arxiv.org/abs/1710.03740).
+    """
+    layers = {layer for network in networks if network is not None for layer in network.layers}
+    policies = {layer: layer.dtype_policy for layer in layers}
+    try:
+        for layer in layers:
+            layer.dtype_policy = HALF
+        yield
+    finally:
+        for layer, policy in policies.items():
+            layer.dtype_policy = policy
 
 
 def reseed(model: Model, seed: int, epoch: int) -> None:

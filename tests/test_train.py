@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -312,3 +313,28 @@ def test_the_recipes_are_listed() -> None:
     result = CliRunner().invoke(cli, ["train", "--list"])
     assert result.exit_code == 0
     assert all(name in result.output for name in RECIPES)
+
+
+def test_mixed_precision_computes_in_bfloat16_and_keeps_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[str] = []
+    monkeypatch.setattr(keras.layers.BatchNormalization, "call", recording(keras.layers.BatchNormalization.call, computed))
+    data = data_file(tmp_path)
+    result, _ = tiny("xnor", data, tmp_path, mixed_precision=True)
+    assert "bfloat16" in computed and "float32" in computed  # steps, and what is validated
+    model = keras.models.load_model(tmp_path / result["run"] / "model.keras", compile=False)
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    assert {str(variable.dtype) for variable in model.weights} == {"float32"}
+    assert result["command"].endswith("--mixed-precision") and result["files"]["xnor"]["score"] > 0.9
+    with pytest.raises(InputError, match="mixed_precision True, expected False"):
+        tiny("xnor", data, tmp_path, resume=True)
+
+
+def recording(call: Callable[..., Any], computed: list[str]) -> Callable[..., Any]:
+    """The method, which also writes down the type it computes in."""
+
+    @functools.wraps(call)  # Keras reads the signature
+    def recorded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        computed.append(self.compute_dtype)
+        return call(self, *args, **kwargs)
+
+    return recorded
