@@ -38,6 +38,7 @@ are held back for the scores; the rest is learnt from. The first and the last la
               help="Bits between layers; 8 by calibration at the end.")  # fmt: skip
 @click.option("--layer", "layers", multiple=True, metavar="PATTERN=BITS", help="Other bits for layers by name; 8 and 32 leave them out.")
 @click.option("--shortcuts", is_flag=True, help="With --activation-bits 1, a shortcut around every layer of signs that has room for one.")
+@click.option("--prelu", is_flag=True, help="A PReLU that learns where it bends for every ReLU that a layer of few bits reads.")
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Over the pictures learnt from.")
 @click.option("--rate", type=Number(min=0, min_open=True), metavar="R", help="The highest learning rate (default: by the bits).")
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, metavar="N", help="Pictures a step.")
@@ -76,7 +77,7 @@ def _finetuned(model: str, output: Path, changed: dict[str, Any], options: dict[
     settings = Settings(
         width(options["bits"]), int(options["activation_bits"]), tuple(parsed(text) for text in options["layers"]),
         options["epochs"], options["seed"], options["rate"], options["batch"], options["shortcuts"],
-        options["mixed_precision"],
+        options["prelu"], options["mixed_precision"],
     )  # fmt: skip
 
     def epoch(row: Epoch) -> None:

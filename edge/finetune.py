@@ -60,7 +60,7 @@ class Settings:
     bits: 1, 2, 4 or "ternary", of the weights of all layers but the first and the last. activation_bits: 1 (signs), 8 (by calibration,
     behind the training) or 32 of what goes between layers. layers: patterns of names and the bits of these layers, of which the last that
     matches counts; 8 and 32 leave a layer out. rate: the highest learning rate, by default one that suits the bits. shortcuts: around
-    layers of signs. mixed_precision: training computes in bfloat16.
+    layers of signs. prelu: in front of them, for ReLU. mixed_precision: training computes in bfloat16.
     """
 
     bits: Bits = 1
@@ -71,6 +71,7 @@ class Settings:
     rate: float | None = None
     batch: int = 128
     shortcuts: bool = False
+    prelu: bool = False
     mixed_precision: bool = False
 
     def __post_init__(self) -> None:
@@ -136,7 +137,7 @@ def finetune(
     for sentence in _doubt(given.network, pictures):
         told.say(sentence)
     keras_package().utils.set_random_seed(settings.seed)
-    network = low_bit(given.network, algorithms, shortcuts=settings.shortcuts)
+    network = low_bit(given.network, algorithms, shortcuts=settings.shortcuts, prelu=settings.prelu)
     seen = {"preprocess": preprocess.to_json(), "data_sha256": pictures.sha256}
     claim(folder, {**_plain(settings), "source_sha256": given.sha256, **seen}, resume=resume)
     start(network, given.network, pictures.parts.learn.x)

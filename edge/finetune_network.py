@@ -22,7 +22,7 @@ from edge.zoo_writer import Model, Tensor, keras_package
 if TYPE_CHECKING:
     from edge.training import Algorithm
 
-NORM, NORM_BEFORE, SUM = "_norm", "_norm_before", "_sum"
+NORM, NORM_BEFORE, SUM, BEND = "_norm", "_norm_before", "_sum", "_bend"
 """What names of inserted layers end in, behind the name of the layer that they belong to."""
 _BATCH = 128
 _STATISTICS_PICTURES = 4_096
@@ -127,11 +127,12 @@ def _activation(layer: Any) -> Any:
 # -- its low-bit self ----------------------------------------------------------------------------------------------------------
 
 
-def low_bit(model: Model, layers: Mapping[str, Algorithm], *, shortcuts: bool = False) -> Model:
+def low_bit(model: Model, layers: Mapping[str, Algorithm], *, shortcuts: bool = False, prelu: bool = False) -> Model:
     """A copy of a `prepared` network with these layers at few bits, and batch norms where they want one and have none.
 
     That is before signs of what no batch norm gives, and behind sums that no batch norm reads, since few bits change their scale.
-    shortcuts: what layers read whose input is signs is added to their sums (Bi-Real Net, https://arxiv.org/abs/1808.00278).
+    shortcuts: what layers read whose input is signs is added to their sums (Bi-Real Net, https://arxiv.org/abs/1808.00278). prelu: what
+    is below 0 goes on in front of these layers, by an `RPReLU` in place of ReLU (ReActNet, https://arxiv.org/abs/2003.03488).
     """
     from edge.training import binarize
     from edge.training_binarize import calls_of, weighted_calls
@@ -141,21 +142,41 @@ def low_bit(model: Model, layers: Mapping[str, Algorithm], *, shortcuts: bool = 
     calls = calls_of(copy)
     read = {call.name: [reader.class_name for reader in calls if call.outputs[0] in reader.inputs] for call in calls}
     normed = {name for name, readers in read.items() if readers and all(reader == "BatchNormalization" for reader in readers)}
-    made = keras_package().models.clone_model(copy, call_function=_Inserted(set(layers), normed, shortcuts).call)
-    for layer in copy.layers:
+    bent = _relus_before(model, set(layers)) if prelu else set()
+    made = keras_package().models.clone_model(copy, call_function=_Inserted(set(layers), normed, shortcuts, bent).call)
+    for layer in (each for each in copy.layers if each.weights):
         made.get_layer(layer.name).set_weights(layer.get_weights())
     return made
 
 
-class _Inserted:
-    """Calls the layers of a network, with batch norms (and sums) put between them."""
+def _relus_before(model: Model, low: set[str]) -> set[str]:
+    """The ReLU layers that one of these layers reads."""
+    from edge.training_binarize import calls_of
 
-    def __init__(self, low: set[str], normed: set[str], shortcuts: bool) -> None:
-        self.low, self.normed, self.shortcuts = low, normed, shortcuts
+    calls = calls_of(model)
+    read = {tensor for call in calls if call.name in low for tensor in call.inputs}
+    return {call.name for call in calls if read.intersection(call.outputs) and _is_relu(model.get_layer(call.name))}
+
+
+def _is_relu(layer: Any) -> bool:
+    keras = keras_package()
+    activation = isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.relu
+    return activation or (isinstance(layer, keras.layers.ReLU) and not layer.negative_slope and layer.max_value is None)
+
+
+class _Inserted:
+    """Calls the layers of a network, with batch norms (sums, bends) put between them, and bends in the place of some."""
+
+    def __init__(self, low: set[str], normed: set[str], shortcuts: bool, bent: set[str]) -> None:
+        self.low, self.normed, self.shortcuts, self.bent = low, normed, shortcuts, bent
         self.normal: dict[int, Tensor] = {}  # tensors that a batch norm gives, by id
         self.pending: dict[int, tuple[str, Tensor]] = {}  # sums whose batch norm comes next: the layer, and what it read
 
     def call(self, layer: Any, *args: Any, **kwargs: Any) -> Tensor:
+        if layer.name in self.bent:
+            from edge.training import RPReLU
+
+            return RPReLU(name=layer.name + BEND)(args[0])
         if not args or layer.name not in self.low:
             return self._other(layer, *args, **kwargs)
         signs = layer.input_quantizer is not None

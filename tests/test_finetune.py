@@ -112,7 +112,7 @@ def test_one_bit_weights(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_signs_between_layers_come_first(folder: Path) -> None:
-    result, curve = tuned(folder, "signs.keras", activation_bits=1, shortcuts=True, epochs=6, test=folder / "data.npz")
+    result, curve = tuned(folder, "signs.keras", activation_bits=1, shortcuts=True, prelu=True, epochs=6, test=folder / "data.npz")
     assert [row.stage for row in curve] == ["signs"] * 2 + [""] * 4
     scores = result["test"]
     assert scores["converted"] > 0.75 > 0.6 > scores["untrained"]
@@ -217,6 +217,15 @@ def test_batch_norms_are_inserted_where_the_source_has_none() -> None:
     assert inserted(norms) == ["inner_norm_before", "third_norm_before", "third_norm"]
     sums = [layer.name for layer in low_bit(norms, layers, shortcuts=True).layers if layer.name.endswith("_sum")]
     assert sums == ["inner_sum", "second_sum", "third_sum"]
+
+
+def test_relus_before_layers_of_few_bits_become_bends_that_start_as_relus_with_a_slope() -> None:
+    layers = {name: Algorithm("xnor_weights", "ste_sign") for name in ("inner", "second")}
+    network = low_bit(prepared(float_model()), layers, shortcuts=True, prelu=True)
+    bent = [layer for layer in network.layers if layer.name.endswith("_bend")]
+    assert [layer.name.split("_")[0] for layer in bent] == ["first", "re"]  # first_activation_bend, re_lu_1_bend
+    assert network.get_layer("third_activation").activation is keras.activations.relu  # the float head reads it
+    np.testing.assert_allclose(bent[0](np.array([[[[-4.0] * 8, [2.0] * 8]]]))[0, 0, :, 0], [-1, 2])
 
 
 def test_inserted_norms_give_what_the_float_layer_gives() -> None:
