@@ -50,8 +50,8 @@ def _as_input(batch: np.ndarray, wanted: Encoding, where: str) -> np.ndarray:
     whole = batch.astype(np.uint8) if batch.size == 0 or (np.min(batch) >= 0 and np.max(batch) <= 255) else None
     if whole is None or not np.array_equal(whole, batch):
         raise InputError(
-            f"{where} does not fit: this file takes pixels, whole numbers from 0 to 255, and received other values; "
-            "give uint8 pixels, or convert the model with --input-dtype float32"
+            f"{where} does not fit: expected pixels, whole numbers from 0 to 255, received other values; "
+            "give uint8 pixels, or a model that takes floats (edge convert --input-dtype float32)"
         )
     return whole
 
