@@ -124,7 +124,7 @@ def _digits_and_clothes() -> Iterator[Recipe]:
     large = (99.3, 99.2, 99.0)
     yield Recipe("lenet", "lenet", "mnist", _schedules(7, 7, 9), augment=_DIGITS, asked=large)
     yield Recipe("digits8", "digits8", "mnist", _schedules(7, 7, 9), augment=_DIGITS, asked=large, seed_figures={"float": 98.8})
-    base = Recipe("cnn-base", "cnn-base", "mnist", _schedules(7, 7, 9), augment=_DIGITS, asked=large, seed_figures={"float": 99.0})
+    base = Recipe("cnn-base", "cnn-base", "mnist", _schedules(14, 10, 12), augment=_DIGITS, asked=large, seed_figures={"float": 99.0})
     yield base
     yield Recipe("cnn-mnist", "cnn-mnist", "mnist", _schedules(16, 16, 24), augment=_DIGITS, asked=(99.2, 99.0, 98.5))
     dense = (98.2, 98.2, 97.5)
