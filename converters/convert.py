@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import os
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +36,7 @@ from edge.errors import InputError, MissingPackage
 from edge.files import Bytes, same_file
 from edge.format import pieces
 from edge.graph import Graph
-from edge.labels import check_labels, labels_fit, read_labels
+from edge.labels import check_labels, labels_fit, plain_names, read_labels
 from edge.lower import to_program
 from edge.paths import require_path
 from edge.preprocess import Preprocess
@@ -268,9 +267,7 @@ def _statistics(graph: Graph, request: Request, calibration: Samples, tell: Prog
 def _labels(labels: Names | None, setup: Setup, graph: Graph) -> tuple[str, ...] | None:
     if labels is None or (not isinstance(labels, (str, os.PathLike)) and not len(labels)):
         return None
-    names = read_labels(labels) if isinstance(labels, (str, os.PathLike)) else tuple(map(_label, labels))
-    if any(unicodedata.category(character) == "Cc" for name in names for character in name):
-        raise InputError("the labels hold control characters, which terminals would obey; give plain names")
+    names = read_labels(labels) if isinstance(labels, (str, os.PathLike)) else plain_names([_label(label) for label in labels])
     ends = [(graph.types[name].shape[-1], each["kind"]) for name, each in zip(graph.outputs, outputs_of(setup.model, graph), strict=True)]
     classes, kind = next((end for end in ends if labels_fit(names, end[0], kind=end[1])), ends[0])
     check_labels(names, classes, kind=kind)

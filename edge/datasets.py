@@ -1,7 +1,7 @@
 """The data that networks are trained on: by name through Keras, or from a file or folder.
 
     data = load("mnist")                                     # fetched once by Keras
-    data = load("mnist", path="mnist.npz")                   # x_train, y_train, x_test, y_test
+    data = load("mnist", path="mnist.npz")                   # x_train, y_train, x_test, y_test, and names of the classes
     data = load("mnist", path="pictures", shape=(28, 28, 1)) # train/CLASS/*.png and test/CLASS/*.png
 
 Pictures are uint8 (N, H, W, C), labels whole numbers (N,), or (N, outputs) where a network has several.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import InputError, MissingPackage
+from edge.labels import plain_names
 
 Pictures = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -30,6 +31,12 @@ Say = Callable[[str], None]
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 PERMUTATION_SEED = 0  # of the one order of pixels that every permuted recipe uses
 _LARGEST_CLASS = 10_000
+
+NAMES = {
+    "fashion_mnist": ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
+"""The classes of data that Keras fetches without names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +122,7 @@ def _from_keras(name: str, say: Say) -> Dataset:
             f"the data set {name} could not be fetched through Keras: {' '.join(str(err).split()) or type(err).__name__}; "
             "check the connection, or give --data an .npz file with x_train, y_train, x_test and y_test"
         ) from err
-    return _checked(name, name, *train, *test)
+    return _checked(name, name, *train, *test, names=NAMES.get(name, ()))
 
 
 def _clocks(say: Say) -> Dataset:
@@ -145,14 +152,19 @@ def _from_npz(name: str, path: Path) -> Dataset:
                     f"the data set {path} has no array {missing[0]}, expected {', '.join(ARRAYS)}, got {', '.join(file.files) or 'none'}"
                 )
             arrays = [np.asarray(file[array]) for array in ARRAYS]
+            names = np.ravel(file["names"]).astype(str).tolist() if "names" in file.files else ()
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
         expected = f"expected an .npz file with {', '.join(ARRAYS)}, got none or a damaged one"
         raise InputError(f"the data set {path} cannot be read: {expected}; check the file") from err
-    return _checked(name, str(path), *arrays)
+    return _checked(name, str(path), *arrays, names=_plain(names, str(path)))
 
 
-def _checked(name: str, where: str, x_train: Any, y_train: Any, x_test: Any, y_test: Any) -> Dataset:
-    return Dataset(name, _part(where, "train", x_train, y_train), _part(where, "test", x_test, y_test))
+def _checked(name: str, where: str, x_train: Any, y_train: Any, x_test: Any, y_test: Any, *, names: tuple[str, ...]) -> Dataset:
+    found = Dataset(name, _part(where, "train", x_train, y_train), _part(where, "test", x_test, y_test), names)
+    largest = max(int(found.train.y.max()), int(found.test.y.max()))
+    if names and largest >= len(names):
+        raise InputError(f"{where} has names of {len(names)} classes, but labels up to {largest}; give a name for each, or none")
+    return found
 
 
 def _part(where: str, part: str, x: NDArray[Any], y: NDArray[Any]) -> Part:
@@ -169,6 +181,14 @@ def _part(where: str, part: str, x: NDArray[Any], y: NDArray[Any]) -> Part:
     return Part(np.ascontiguousarray(x), y.astype(np.int64))
 
 
+def _plain(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """Names that files can carry and terminals print, said before a training and not behind it."""
+    try:
+        return plain_names(names) if names else ()
+    except InputError as err:
+        raise InputError(f"the names of the classes in {where} cannot be used: {err}") from err
+
+
 # -- from folders --------------------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +196,7 @@ def _from_folder(name: str, folder: Path, shape: tuple[int, ...] | None) -> Data
     if shape is None:
         raise InputError(f"the pictures of {folder} need a size to be brought to; give the shape of the network")
     names = tuple(sorted(each.name for each in _entries(folder / "train") if each.is_dir()))
+    _plain(names, str(folder / "train"))
     if not names:
         raise InputError(f"the folder {folder} should hold train/CLASS/*.png and test/CLASS/*.png, got no folder of a class in train")
     return Dataset(name, _folder_part(folder / "train", names, shape), _folder_part(folder / "test", names, shape), names=names)

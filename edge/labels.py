@@ -44,7 +44,7 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
     text = _text(path)
     parse = {".json": _from_json, ".csv": _from_csv}.get(path.suffix.lower(), _from_lines)
     try:
-        return _checked(parse(text))
+        return plain_names(parse(text))
     except InputError as err:
         raise InputError(f"cannot read the labels in {path}: {err}") from err
 
@@ -218,7 +218,8 @@ def _in_order(pairs: Iterable[tuple[int, str]]) -> list[str]:
     return [names[index] for index in range(len(names))]
 
 
-def _checked(names: Sequence[str]) -> tuple[str, ...]:
+def plain_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names without blanks around them; raises InputError where there is none, or one is empty or no plain text."""
     stripped = tuple(name.strip() for name in names)
     if not any(stripped):
         raise InputError("expected names of classes, got none; write one name per line")

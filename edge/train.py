@@ -108,7 +108,8 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     )
     state = run(training, folder, told=lambda row: told.epoch(settings, row), batch=told.batch, callbacks=board)
     save(network, folder / MODEL)
-    found = convert_and_test(folder, settings.precision, data, len(training.train))
+    names = data.names if network.output_shape[1:] == (len(data.names),) else ()  # a folder may have fewer classes
+    found = convert_and_test(folder, settings.precision, data, len(training.train), names)
     result = {**facts(settings, made.network, data, permuted=made.permuted), **training_facts(state), **found}
     write_atomically(folder / RESULT, [json.dumps(result, indent=2).encode()])
     return result

@@ -247,7 +247,7 @@ def test_other_models_take_floats_unless_the_preset_is_bytes(tmp_path: Path) -> 
         ({"input_dtype": "uint8", "preprocess": "unit"}, "takes pixels 0..255, but the network sees"),
         ({"preprocess": "instagram"}, "unknown preset"),
         ({"labels": ["a", "b"]}, "expected 10 names"),
-        ({"labels": ["\x1b[2J"] * 10}, "control characters"),
+        ({"labels": ["\x1b[2J"] * 10}, "expected printable names"),
         ({"labels": [None] * 10}, "labels should be names or whole numbers, got NoneType"),
         ({"formats": "onnx"}, "formats should be among edge, tflite, got onnx"),
         ({"formats": ["onnx"]}, "formats should be among edge, tflite, got onnx"),

@@ -68,6 +68,15 @@ def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], said: str, 
         load("mnist", path=stored(tmp_path, **changes))
 
 
+def test_an_npz_may_name_its_classes(tmp_path: Path) -> None:
+    assert load("mnist", path=stored(tmp_path)).names == ()
+    assert load("mnist", path=stored(tmp_path, names=np.array([" a", "b", "c"]))).names == ("a", "b", "c")
+    for names, said in ((["a"], "names of 1 classes, but labels up to 2"), (["a", "b\x1b[2J", "c"], r"U\+001B in that of class 1"),
+                        ([{}] * 3, "cannot be read")):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            load("mnist", path=stored(tmp_path, names=np.array(names)))
+
+
 def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.npz").write_bytes(b"PK\x03\x04 no more")
     with pytest.raises(InputError, match="cannot be read"):

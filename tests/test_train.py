@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from edge import train as training
 from edge.cli import cli
+from edge.cli_model import load_model
 from edge.errors import EdgeError, InputError, MissingPackage
 from edge.recipes import RECIPES, Augment, Schedule, Schedules, recipe
 from edge.train import Told, settings_for, train
@@ -24,6 +25,7 @@ from edge.train_loop import Epoch, read_checkpoint
 keras = pytest.importorskip("keras", reason="networks are trained by Keras")
 
 CLASSES, SMALL = 10, 0.05
+NAMES = [f"bar {number}" for number in range(CLASSES)]
 
 
 class Killed(Exception):
@@ -41,10 +43,12 @@ def pictures(count: int, shape: tuple[int, int, int], seed: int) -> tuple[np.nda
     return x.astype(np.uint8), y
 
 
-def data_file(folder: Path, shape: tuple[int, int, int] = (28, 28, 1), count: int = 320) -> str:
+def data_file(
+    folder: Path, shape: tuple[int, int, int] = (28, 28, 1), count: int = 320, names: Sequence[str] = NAMES
+) -> str:  # fmt: skip
     x_train, y_train = pictures(count, shape, 1)
     x_test, y_test = pictures(80, shape, 2)
-    np.savez(folder / "data.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    np.savez(folder / "data.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, names=names)
     return str(folder / "data.npz")
 
 
@@ -130,6 +134,7 @@ def test_the_result_is_that_of_the_converted_file(tmp_path: Path) -> None:
     assert result["validation"] == max(row.validation for row in curve) and result["validation"] > 0.5
     assert (folder / "curve.csv").read_text().count("\n") == 1 + len(curve)
     assert json.loads((folder / "result.json").read_text()) == result
+    assert list(load_model(folder / file["file"]).labels or ()) == NAMES
     assert result["command"].startswith("edge train tiny --precision xnor-weights --seed 0 --epochs 3 --width 0.05 --data data.npz")
     float_run = tmp_path / settings_for("tiny", width=SMALL).name
     assert set(json.loads((float_run / "result.json").read_text())["files"]) == {"float", "int8"}, "the teacher was trained first"
@@ -226,7 +231,7 @@ def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_data_that_the_network_cannot_learn_are_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
-    path = data_file(tmp_path)
+    path = data_file(tmp_path, names=())
     with np.load(path) as file:
         np.savez(path, **{**file, **changes})
     for precision in ("float", "xnor"):  # which trains a teacher first
