@@ -164,13 +164,15 @@ _COLOURS = Augment(shift=0.1, flip=True)
 
 
 def _colours() -> Iterator[Recipe]:
-    floats = Schedule(60, 0.1, "sgd", decay=5e-4)
-    taught = Schedule(80, 2e-3, teacher=_TAUGHT)
+    epochs = {2: (30, 40, 70), 5: (40, 50, 70)}
     seeds = {2: (80.0, 77.0, 78.0), 5: (82.0, 81.0, 80.0)}
     asked = {2: (87.0, 85.0, 80.0), 5: (90.0, 89.0, 84.0)}
     for n in (2, 5):
         figures = dict(zip(("float", "xnor-weights", "dorefa-weights"), seeds[n], strict=True))
-        schedules = Schedules(floats, taught, replace(taught, epochs=100, signs_first=40))
+        floats, weights, signs = epochs[n]
+        taught = Schedule(weights, 2e-3, teacher=_TAUGHT)
+        slow = replace(taught, epochs=signs, signs_first=2 * signs // 5)
+        schedules = Schedules(Schedule(floats, 0.1, "sgd", decay=5e-4), taught, slow)
         own = Recipe(f"resnet-{n}", f"resnet({n})", "cifar10", schedules, augment=_COLOURS, asked=asked[n], seed_figures=figures)
         yield own
         yield replace(own, name=f"resnet-{n}-shortcuts", network=f"resnet({n})-shortcuts", seed_figures={})
