@@ -61,7 +61,7 @@ uint8 arrays are pictures; float arrays go to the net as they are. Where a model
 
 @click.command(epilog=EPILOG)
 @click.argument("pictures", nargs=-1, type=PATH, metavar="PICTURE...")
-@click.option("-m", "--model", metavar="MODEL", help="A .edge or .tflite file, or the name of an example such as digits.")
+@click.option("-m", "--model", metavar="MODEL", help="A .edge or .tflite file, or a name of `edge zoo trained`.")
 @click.option("--input", "given", multiple=True, metavar="NAME=VALUE", help="An input by name: numbers, or a file; repeatable.")
 @click.option("--labels", type=PATH, metavar="FILE", help="Names of the classes: .txt, .csv or .json.")
 @click.option("-k", "--top", "k", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to show.")

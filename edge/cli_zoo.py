@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from edge.cli_options import MOST_WIDTH, PATH, SEED, Number, json_option
-from edge.console import Column, bytes_text, out, out_facts, out_json, out_table, shape_text
+from edge.console import Column, bytes_text, out, out_facts, out_json, out_table, shape_text, styled
 from edge.zoo_writer import PRECISIONS
 
 EPILOG = """
@@ -21,6 +21,7 @@ Examples:
   edge zoo list                                       networks, and the recipes that train them
   edge zoo show lenet --precision xnor                layers, weights and how many take 1 bit
   edge zoo build "resnet(5)" --precision xnor-k -o net.keras
+  edge zoo trained                                    the trained files that come with edge
   edge train lenet --precision xnor                   train one
 """
 _FLOAT_BYTES = 4
@@ -127,6 +128,30 @@ def build(network: str, precision: str, width: float, output: str | None, seed: 
         out_json({"path": str(path), "nbytes": path.stat().st_size, "parameters": model.count_params()})
     else:
         out(f"{path}  {model.count_params():,} weights, {bytes_text(path.stat().st_size)}")
+
+
+@zoo.command()
+@json_option
+def trained(as_json: bool) -> None:
+    """List the trained files that come with edge, what they learnt from, and under which terms.
+
+    Their names stand for them wherever a model is run: edge run image.png -m digits
+    """
+    from edge.format import read
+    from edge.train_result import weights_of
+    from edge.train_scores import MEASURES
+    from edge.trained_files import trained_files
+
+    rows = [{**vars(each), "nbytes": each.path.stat().st_size, **weights_of(read(each.path))} for each in trained_files()]
+    if as_json:
+        out_json(rows)
+        return
+    for row in rows:
+        out(styled(row["name"], "bold"))
+        share = f"{100 * row['one_bit_share']:.1f} % of {row['weights']:,} weights"
+        score = MEASURES[row["measure"]].text(row["score"])
+        facts = [("about", row["about"]), ("test set", score), ("size", bytes_text(row["nbytes"])), ("1 bit", share)]
+        out_facts([*facts, ("data", row["data"]), ("terms", row["terms"]), ("trained by", row["command"])], indent="  ")
 
 
 def print_recipes() -> None:

@@ -42,6 +42,9 @@ ACCURACY = Measure("accuracy", accuracy, False, lambda score: f"{100 * score:.2f
 MINUTES_OFF = Measure("minutes off", minutes_off, True, lambda score: f"{score:.2f} minutes off")
 
 
+MEASURES = {each.name: each for each in (ACCURACY, MINUTES_OFF)}
+
+
 def measure_for(labels: NDArray[np.int64]) -> Measure:
     """Hours and minutes (N, 2) are those of clocks; classes are (N,)."""
     return ACCURACY if labels.ndim == 1 else MINUTES_OFF
