@@ -76,6 +76,11 @@ class Writer:
         return "input_quantizer" in QUANTIZED.get(self.precision, {})
 
     @property
+    def takes_signs(self) -> bool:
+        """Whether what goes between layers is signs."""
+        return self.quantizes_inputs and self.precision in SIGNS
+
+    @property
     def has_norms(self) -> bool:
         return self.precision in QUANTIZED
 
@@ -115,7 +120,7 @@ class Writer:
         self._finish("relu", None)
         if self.quantizes_inputs and is_last_hidden:
             self.at = self.layers.ReLU(name=f"relu{self.count}")(self.at)
-        return self.dropout(dropout)
+        return self.dropout(dropout, floats_read_it=is_last_hidden)
 
     def _finish(self, activation: str, pool: tuple[int, int] | None) -> Writer:
         """Activation and pool; in networks of signs batch norm, before it the pool where the next layer takes the sign."""
@@ -158,8 +163,9 @@ class Writer:
             self.at = self.layers.MaxPooling2D(window, stride, name=f"pool{self.count}")(self.at)
         return self
 
-    def dropout(self, rate: float) -> Writer:
-        if rate:
+    def dropout(self, rate: float, *, floats_read_it: bool = False) -> Writer:
+        """Left out where signs are taken of it: sign(0) is +1, so that in training, and there alone, what is dropped would count as +1."""
+        if rate and (floats_read_it or not self.takes_signs):
             self.at = self.layers.Dropout(rate, name=f"dropout{self.count}")(self.at)
         return self
 
