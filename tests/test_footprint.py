@@ -67,7 +67,11 @@ def check(path: Path, threads: int) -> None:
     assert sum(parts) == expected.total_bytes <= expected.mapped_bytes < expected.total_bytes + 2 * PAGE_BYTES * len(parts)
 
 
-@pytest.mark.parametrize("name", [*STORED, *CONVERTED, *GRAPHS])
+FLOATS = [pytest.param(name, marks=pytest.mark.slow) for name in CONVERTED if name.endswith("-32")]
+FEW_BITS = [name for name in CONVERTED if not name.endswith("-32")]
+
+
+@pytest.mark.parametrize("name", [*STORED, *FEW_BITS, *FLOATS, *GRAPHS])
 def test_memory_of_every_model_is_what_the_kernel_maps(name: str, tmp_path: Path) -> None:
     path = model(name, tmp_path)
     check(path, 1)
