@@ -5,8 +5,8 @@ Keras is imported when it is built; nothing but `keras.ops` and Keras' own layer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -98,34 +98,30 @@ def optimizer(schedule: Schedule, steps: int, epochs: int) -> Any:
     return optimizers.Adam(rate)
 
 
-@contextmanager
-def float_weights(network: Model) -> Iterator[None]:
+def float_weights(network: Model) -> AbstractContextManager[None]:
     """Weights of 1 bit as floats for a while: signs are taken between layers alone."""
-    quantizers = {layer: layer.kernel_quantizer for layer in network.layers if hasattr(layer, "kernel_quantizer")}
-    try:
-        for layer in quantizers:
-            layer.kernel_quantizer = None
-        yield
-    finally:
-        for layer, quantizer in quantizers.items():
-            layer.kernel_quantizer = quantizer
+    return _meanwhile([layer for layer in network.layers if hasattr(layer, "kernel_quantizer")], "kernel_quantizer", None)
 
 
-@contextmanager
-def half_precision(*networks: Model | None) -> Iterator[None]:
+def half_precision(*networks: Model | None) -> AbstractContextManager[None]:
     """Layers compute in bfloat16 for a while, whose range is float32's, so that no loss needs a scale; weights stay float32.
 
     What was traced before keeps its types: only functions first called within compute so (https://arxiv.org/abs/1710.03740).
     """
-    layers = {layer for network in networks if network is not None for layer in network.layers}
-    policies = {layer: layer.dtype_policy for layer in layers}
+    return _meanwhile([layer for network in networks if network is not None for layer in network.layers], "dtype_policy", HALF)
+
+
+@contextmanager
+def _meanwhile(layers: Iterable[Any], name: str, value: Any) -> Iterator[None]:
+    """The attribute of these layers as `value`, and at the end as it was."""
+    before = {layer: getattr(layer, name) for layer in layers}
     try:
-        for layer in layers:
-            layer.dtype_policy = HALF
+        for layer in before:
+            setattr(layer, name, value)
         yield
     finally:
-        for layer, policy in policies.items():
-            layer.dtype_policy = policy
+        for layer, own in before.items():
+            setattr(layer, name, own)
 
 
 def reseed(model: Model, seed: int, epoch: int) -> None:

@@ -11,7 +11,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).with_name("data")
+from edge.cli_model import BUNDLED
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class TrainedFile:
 
     @property
     def path(self) -> Path:
-        return FOLDER / f"{self.name}.edge"
+        return BUNDLED / f"{self.name}.edge"
 
 
 def trained_files() -> tuple[TrainedFile, ...]:
     """Those that come with this installation."""
-    entries = tomllib.loads((FOLDER / "trained.toml").read_text(encoding="utf-8"))
+    entries = tomllib.loads((BUNDLED / "trained.toml").read_text(encoding="utf-8"))
     return tuple(TrainedFile(name, **entry) for name, entry in entries.items())
