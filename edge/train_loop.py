@@ -23,6 +23,7 @@ from edge.datasets import Part
 from edge.errors import EdgeError, InputError
 from edge.files import write_atomically
 from edge.recipes import Recipe, Schedule
+from edge.train_fused import fused_norms
 from edge.train_pupil import float_weights, half_precision, logits_of, pupil, reseed
 from edge.train_scores import measure_for
 from edge.zoo_writer import Model
@@ -135,7 +136,8 @@ def _epoch(training: Training, model: Model, validate: Model, epoch: int, stage:
     order = np.random.default_rng((training.seed, epoch, 0)).permutation(len(training.train))
     rate, started, cpu, total = float(model.optimizer.learning_rate), time.monotonic(), time.process_time(), 0.0
     size = training.recipe.batch
-    with half_precision(training.network, training.teacher) if training.mixed_precision else nullcontext():
+    networks = training.network, training.teacher
+    with fused_norms(*networks), half_precision(*networks) if training.mixed_precision else nullcontext():
         for step in range(training.steps):
             rows = order[step * size : (step + 1) * size]
             model.reset_metrics()

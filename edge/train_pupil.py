@@ -61,7 +61,9 @@ def _augmented(picture: Tensor, change: Augment) -> Tensor:
         if amount:
             x = layer(amount, fill_mode="constant")(x)
     if change.shift:
-        x = layers.RandomTranslation(change.shift, change.shift, fill_mode="constant")(x)
+        # Whole pixels where nothing else mixes neighbours: parts of pixels would blur what is sharp outside the training.
+        mixing = "bilinear" if change.turn or change.zoom else "nearest"
+        x = layers.RandomTranslation(change.shift, change.shift, fill_mode="constant", interpolation=mixing)(x)
     return layers.GaussianNoise(change.noise)(x) if change.noise else x
 
 
@@ -100,7 +102,7 @@ def optimizer(schedule: Schedule, steps: int, epochs: int) -> Any:
 
 def float_weights(network: Model) -> AbstractContextManager[None]:
     """Weights of 1 bit as floats for a while: signs are taken between layers alone."""
-    return _meanwhile([layer for layer in network.layers if hasattr(layer, "kernel_quantizer")], "kernel_quantizer", None)
+    return meanwhile([layer for layer in network.layers if hasattr(layer, "kernel_quantizer")], "kernel_quantizer", None)
 
 
 def half_precision(*networks: Model | None) -> AbstractContextManager[None]:
@@ -108,11 +110,11 @@ def half_precision(*networks: Model | None) -> AbstractContextManager[None]:
 
     What was traced before keeps its types: only functions first called within compute so (https://arxiv.org/abs/1710.03740).
     """
-    return _meanwhile([layer for network in networks if network is not None for layer in network.layers], "dtype_policy", HALF)
+    return meanwhile([layer for network in networks if network is not None for layer in network.layers], "dtype_policy", HALF)
 
 
 @contextmanager
-def _meanwhile(layers: Iterable[Any], name: str, value: Any) -> Iterator[None]:
+def meanwhile(layers: Iterable[Any], name: str, value: Any) -> Iterator[None]:
     """The attribute of these layers as `value`, and at the end as it was."""
     before = {layer: getattr(layer, name) for layer in layers}
     try:

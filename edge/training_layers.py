@@ -349,7 +349,8 @@ class RPReLU(_ByChannel):
 
     def call(self, inputs: Tensor) -> Tensor:
         z = inputs - self.before
-        return ops.where(z > 0, z, self.slope * z) + self.after
+        above = ops.relu(z)
+        return above + self.slope * (z - above) + self.after
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial_slope": self.initial_slope}
