@@ -7,8 +7,8 @@
     python benchmarks/train_results.py --mixed-precision            # in bfloat16, where the processor has it
     python benchmarks/train_results.py --widths                     # wider nets of signs, until they reach what was described
 
-Whatever was cut off goes on from its checkpoint; what failed is tried again at the end. The table is written after each run; the exit code
-is 1 while a row is absent, with `--widths` while a question is open.
+Whatever was cut off goes on from its checkpoint; what failed is tried again at the end; a recipe that has more epochs now is trained anew.
+The table is written after each run; the exit code is 1 while a row is absent, with `--widths` while a question is open.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
 
-from accuracy_rows import RUNS, absent
+from accuracy_rows import RUNS, absent, is_whole
 from accuracy_table import write_tables
 from wider_networks import PRECISION, answer, answers, unanswered
 
@@ -44,6 +44,7 @@ GROUPS = (
 BY_PRECISION = (("float", "xnor", "xnor-weights"), ("dorefa-weights", "xnor-k"))
 PRECISIONS = tuple(name for part in BY_PRECISION for name in part)
 ROUNDS = 3
+REPLACED = "replaced"  # the folder of runs whose recipe was given more epochs since
 WRITING = threading.Lock()  # one table at a time
 
 
@@ -60,8 +61,14 @@ class Job:
         """The runs that are not finished."""
         for precision in self.precisions:
             settings = settings_for(self.recipe, precision=precision, seed=self.seed, mixed_precision=self.mixed_precision)
-            if not (runs / settings.name / RESULT).exists():
+            if not is_finished(runs / settings.name):
                 yield settings
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run ended, with as many epochs as its recipe has now."""
+    result = folder / RESULT
+    return result.exists() and is_whole(json.loads(result.read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,11 @@ def run(job: Job | WidthJob, runs: Path, data: Path | None) -> list[str]:
 
 
 def train(settings: Settings, folder: Path, data: Path | None) -> int:
-    """One run in a process of its own; its exit code."""
+    """One run in a process of its own; its exit code. A run that ended with fewer epochs is kept beside it, under another name."""
+    if (folder / RESULT).exists():
+        shorter = folder.parent / REPLACED / f"{folder.name}-{time.time_ns()}"
+        shorter.parent.mkdir(exist_ok=True)
+        folder.rename(shorter)
     command = [sys.executable, "-c", "from edge.cli import main; main()", "train", settings.recipe]
     command += ["--precision", settings.precision, "--seed", str(settings.seed), "--width", f"{settings.width:g}"]
     file = data / f"{RECIPES[settings.recipe].data}.npz" if data else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import accuracy_table
@@ -106,3 +107,18 @@ def test_the_runner_fails_while_a_row_is_absent(monkeypatch: pytest.MonkeyPatch,
         train_results.main()
     assert tried == ["lenet"]
     assert LEAST_ONE_BIT_SHARE == 0.95
+
+
+def test_a_run_with_fewer_epochs_than_its_recipe_is_trained_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "lenet-float"
+    folder.mkdir()
+    row = {"recipe": "lenet", "precision": "float", "epochs": RECIPES["lenet"].schedule("float").epochs - 1}
+    (folder / "result.json").write_text(json.dumps(row))
+    monkeypatch.setattr(train_results, "write_tables", lambda runs: [])
+    monkeypatch.setattr(train_results.subprocess, "run", lambda command, check: SimpleNamespace(returncode=0))
+    job = train_results.Job("lenet", ("float",))
+    assert train_results.run(job, tmp_path, None) == []
+    assert not folder.exists() and next(path.parent.name for path in tmp_path.glob("*/*/result.json")).startswith("lenet-float-")
+    folder.mkdir()
+    (folder / "result.json").write_text(json.dumps({**row, "epochs": row["epochs"] + 1}))
+    assert list(job.missing(tmp_path)) == []
