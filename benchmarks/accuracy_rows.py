@@ -125,5 +125,6 @@ def cell(rows: Rows, recipe: str, column: str, width: float = 1.0) -> Cell | Non
 
 
 def is_whole(row: Mapping[str, Any]) -> bool:
-    """Whether a run had all epochs of its recipe, and not a try's."""
-    return bool(row["epochs"] >= RECIPES[row["recipe"]].schedule(row["precision"]).epochs)
+    """Whether a run had all epochs of its recipe, not a try's, and was trained as the recipe says now (where the row tells how)."""
+    recipe, precision = RECIPES[row["recipe"]], row["precision"]
+    return bool(row["epochs"] >= recipe.schedule(precision).epochs and row.get("how") in (None, recipe.how(precision)))

@@ -7,7 +7,7 @@
     python benchmarks/train_results.py --mixed-precision            # in bfloat16, where the processor has it
     python benchmarks/train_results.py --widths                     # wider nets of signs, until they reach what was described
 
-Whatever was cut off goes on from its checkpoint; what failed is tried again at the end; a recipe that has more epochs now is trained anew.
+Whatever was cut off goes on from its checkpoint; what failed is tried again at the end; what has another recipe now is trained anew.
 The table is written after each run; the exit code is 1 while a row is absent, with `--widths` while a question is open.
 """
 
@@ -28,8 +28,10 @@ from accuracy_rows import RUNS, absent, is_whole
 from accuracy_table import write_tables
 from wider_networks import PRECISION, answer, answers, unanswered
 
+from edge.errors import InputError
 from edge.recipes import RECIPES, TABLE
-from edge.train import RESULT, Settings, settings_for
+from edge.train import RESULT, Settings, decisive, settings_for
+from edge.train_folder import check
 
 # MNIST, Fashion-MNIST, the clock, then colour pictures.
 GROUPS = (
@@ -44,7 +46,7 @@ GROUPS = (
 BY_PRECISION = (("float", "xnor", "xnor-weights"), ("dorefa-weights", "xnor-k"))
 PRECISIONS = tuple(name for part in BY_PRECISION for name in part)
 ROUNDS = 3
-REPLACED = "replaced"  # the folder of runs whose recipe was given more epochs since
+REPLACED = "replaced"  # the folder of runs whose recipe has changed since
 WRITING = threading.Lock()  # one table at a time
 
 
@@ -66,9 +68,18 @@ class Job:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run ended, with as many epochs as its recipe has now."""
+    """Whether a run ended, trained as its recipe says now."""
     result = folder / RESULT
     return result.exists() and is_whole(json.loads(result.read_text(encoding="utf-8")))
+
+
+def holds_another(folder: Path, settings: Settings) -> bool:
+    """Whether the folder holds a run that these settings, or the recipe as it is now, do not go on with."""
+    try:
+        check(folder, decisive(settings, how=RECIPES[settings.recipe].how(settings.precision)), resume=True)
+    except InputError:
+        return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -120,11 +131,11 @@ def run(job: Job | WidthJob, runs: Path, data: Path | None) -> list[str]:
 
 
 def train(settings: Settings, folder: Path, data: Path | None) -> int:
-    """One run in a process of its own; its exit code. A run that ended with fewer epochs is kept beside it, under another name."""
-    if (folder / RESULT).exists():
-        shorter = folder.parent / REPLACED / f"{folder.name}-{time.time_ns()}"
-        shorter.parent.mkdir(exist_ok=True)
-        folder.rename(shorter)
+    """One run in a process of its own; its exit code. What is there of a recipe that has changed since is kept, in another folder."""
+    if holds_another(folder, settings):
+        former = folder.parent / REPLACED / f"{folder.name}-{time.time_ns()}"
+        former.parent.mkdir(exist_ok=True)
+        folder.rename(former)
     command = [sys.executable, "-c", "from edge.cli import main; main()", "train", settings.recipe]
     command += ["--precision", settings.precision, "--seed", str(settings.seed), "--width", f"{settings.width:g}"]
     file = data / f"{RECIPES[settings.recipe].data}.npz" if data else None

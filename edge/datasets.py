@@ -152,11 +152,22 @@ def _from_npz(name: str, path: Path) -> Dataset:
                     f"the data set {path} has no array {missing[0]}, expected {', '.join(ARRAYS)}, got {', '.join(file.files) or 'none'}"
                 )
             arrays = [np.asarray(file[array]) for array in ARRAYS]
-            names = np.ravel(file["names"]).astype(str).tolist() if "names" in file.files else ()
+            names = _names(file, path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
         expected = f"expected an .npz file with {', '.join(ARRAYS)}, got none or a damaged one"
         raise InputError(f"the data set {path} cannot be read: {expected}; check the file") from err
     return _checked(name, str(path), *arrays, names=_plain(names, str(path)))
+
+
+def _names(file: Any, path: Path) -> list[str]:
+    """The array of names, where there is one; a single string is the name of something else."""
+    if "names" not in file.files:
+        return []
+    try:
+        found = file["names"]
+        return list(found.astype(str).ravel().tolist()) if found.ndim else []
+    except ValueError as err:  # objects, or bytes beyond ASCII
+        raise InputError(f"names of {path} should be an array of strings, one for each class, got none: {err}; store them as such") from err
 
 
 def _checked(name: str, where: str, x_train: Any, y_train: Any, x_test: Any, y_test: Any, *, names: tuple[str, ...]) -> Dataset:

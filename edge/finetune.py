@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +46,7 @@ _Path = str | os.PathLike[str]
 FOLDER = ".finetune"
 _TEACHER = 0.7  # share of the loss that compares with the float model, where there are labels
 _FEW = (1, 2, TERNARY, 4)
-_RATES = {1: 3e-4, 2: 1e-3, TERNARY: 1e-3, 4: 5e-4}
+_RATES = {1: 3e-3, 2: 1e-3, TERNARY: 1e-3, 4: 5e-4}
 _RATE_OF_SIGNS = 1e-2
 _CHUNK = 500
 _SETTLING_PICTURES = 2_048  # that batch norms are measured on behind each epoch: averages of the training lag behind signs that flip
@@ -138,6 +139,7 @@ def finetune(
         told.say(sentence)
     keras_package().utils.set_random_seed(settings.seed)
     network = low_bit(given.network, algorithms, shortcuts=settings.shortcuts, prelu=settings.prelu)
+    _rehearse(network, settings, left_out, pictures.parts.learn.x, preprocess)
     seen = {"preprocess": preprocess.to_json(), "data_sha256": pictures.sha256}
     claim(folder, {**_plain(settings), "source_sha256": given.sha256, **seen}, resume=resume)
     start(network, given.network, pictures.parts.learn.x)
@@ -330,6 +332,13 @@ def _share(network: Any, part: Part) -> float:
 def _answers_of_engine(engine: Any, pictures: NDArray[Any]) -> NDArray[np.int64]:
     chunks = (pictures[first : first + _CHUNK] for first in range(0, len(pictures), _CHUNK))
     return np.concatenate([engine.run(chunk).argmax(-1) for chunk in chunks])
+
+
+def _rehearse(network: Model, settings: Settings, left_out: dict[str, Bits], pictures: NDArray[Any], preprocess: Preprocess) -> None:
+    """Convert what is not trained yet: a network that edge cannot convert is refused now, not when hours have gone into it."""
+    with TemporaryDirectory() as folder:
+        save(network, Path(folder) / "untrained.keras")
+        _convert(Path(folder) / "untrained.keras", settings, left_out, pictures[:1], preprocess)
 
 
 def _convert(output: Path, settings: Settings, left_out: dict[str, Bits], pictures: NDArray[Any], preprocess: Preprocess) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NORM, NORM_BEFORE, SUM, BEND = "_norm", "_norm_before", "_sum", "_bend"
 """What names of inserted layers end in, behind the name of the layer that they belong to."""
+_LOOKED_THROUGH = ("MaxPooling2D", "AveragePooling2D", "ZeroPadding2D", "Dropout", "SpatialDropout2D", "Flatten", "Reshape")
 _BATCH = 128
 _STATISTICS_PICTURES = 4_096
 
@@ -150,18 +151,29 @@ def low_bit(model: Model, layers: Mapping[str, Algorithm], *, shortcuts: bool = 
 
 
 def _relus_before(model: Model, low: set[str]) -> set[str]:
-    """The ReLU layers that one of these layers reads."""
-    from edge.training_binarize import calls_of
+    """The ReLU layers that one of these layers reads, straight or behind pools and dropout; raises `InputError` where there are none."""
+    from edge.training_binarize import calls_of, layer_name
 
     calls = calls_of(model)
-    read = {tensor for call in calls if call.name in low for tensor in call.inputs}
-    return {call.name for call in calls if read.intersection(call.outputs) and _is_relu(model.get_layer(call.name))}
+    giving = {tensor: call for call in calls for tensor in call.outputs}
+    found: set[str] = set()
+    waiting = [tensor for call in calls if layer_name(call.name) in low for tensor in call.inputs]
+    while waiting:
+        call = giving.get(waiting.pop())
+        if call is not None and _is_relu(model.get_layer(layer_name(call.name))):
+            found.add(layer_name(call.name))
+        elif call is not None and call.class_name in _LOOKED_THROUGH:
+            waiting += call.inputs
+    if not found:
+        raise InputError("a PReLU takes the place of ReLU in front of layers of few bits, got a model with none there; leave --prelu out")
+    return found
 
 
 def _is_relu(layer: Any) -> bool:
     keras = keras_package()
-    activation = isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.relu
-    return activation or (isinstance(layer, keras.layers.ReLU) and not layer.negative_slope and layer.max_value is None)
+    if isinstance(layer, keras.layers.ReLU):
+        return not (layer.negative_slope or layer.threshold) and layer.max_value is None
+    return isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.relu
 
 
 class _Inserted:
@@ -170,13 +182,12 @@ class _Inserted:
     def __init__(self, low: set[str], normed: set[str], shortcuts: bool, bent: set[str]) -> None:
         self.low, self.normed, self.shortcuts, self.bent = low, normed, shortcuts, bent
         self.normal: dict[int, Tensor] = {}  # tensors that a batch norm gives, by id
+        self.bends: dict[str, Any] = {}  # what stands in the place of a ReLU, the same at each of its calls
         self.pending: dict[int, tuple[str, Tensor]] = {}  # sums whose batch norm comes next: the layer, and what it read
 
     def call(self, layer: Any, *args: Any, **kwargs: Any) -> Tensor:
         if layer.name in self.bent:
-            from edge.training import RPReLU
-
-            return RPReLU(name=layer.name + BEND)(args[0])
+            return self._bend(layer.name)(args[0])
         if not args or layer.name not in self.low:
             return self._other(layer, *args, **kwargs)
         signs = layer.input_quantizer is not None
@@ -188,6 +199,13 @@ class _Inserted:
             self.pending[id(y)] = layer.name if signs else "", args[0]
             return y
         return self._finished(self._norm(layer, NORM)(y), layer.name if signs else "", args[0])
+
+    def _bend(self, name: str) -> Any:
+        from edge.training import RPReLU
+
+        if name not in self.bends:
+            self.bends[name] = RPReLU(name=name + BEND)
+        return self.bends[name]
 
     def _other(self, layer: Any, *args: Any, **kwargs: Any) -> Tensor:
         keras = keras_package()

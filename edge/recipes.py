@@ -19,7 +19,8 @@ The last pictures of the training set are held back to choose the epoch that is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from edge.errors import InputError
 from edge.recipes_gan import GANS
@@ -97,6 +98,11 @@ class Recipe:
         if precision == "float":
             return self.schedules.floats
         return self.schedules.signs if "input_quantizer" in QUANTIZED[precision] else self.schedules.weights
+
+    def how(self, precision: str) -> dict[str, Any]:
+        """What decides a training but for its length, as JSON; a result that tells of another was trained by a former recipe."""
+        schedule = {name: value for name, value in asdict(self.schedule(precision)).items() if name not in ("epochs", "signs_first")}
+        return {"batch": self.batch, **schedule, "changes": asdict(self.augment)}
 
 
 def recipe(name: str) -> Recipe:

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,14 +92,15 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     made = recipe(settings.recipe)
     schedule = made.schedule(settings.precision)
     board = _tensorboard(folder) if tensorboard else None
-    if (done := finished(settings, folder, resume=resume)) is not None:
+    how = made.how(settings.precision)
+    if (done := finished(settings, folder, resume=resume, how=how)) is not None:
         told.say(f"{folder} is done already")
         return done
     if schedule.teacher:
         _teach(settings, folder, told)
     network = _new_network(made, settings)
     data = _data(made, settings, network, told)
-    claim(folder, decisive(settings, data), resume=resume)
+    claim(folder, decisive(settings, data, how), resume=resume)
     teacher = _teacher(settings, folder) if schedule.teacher else None
     part = max(min(made.held_back, len(data.train) // 5), 1)
     scaled = replace(schedule, epochs=settings.epochs, signs_first=round(schedule.signs_first * settings.epochs / schedule.epochs))
@@ -110,20 +111,20 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     save(network, folder / MODEL)
     names = data.names if network.output_shape[1:] == (len(data.names),) else ()  # a folder may have fewer classes
     found = convert_and_test(folder, settings.precision, data, len(training.train), names)
-    result = {**facts(settings, made.network, data, permuted=made.permuted), **training_facts(state), **found}
+    result = {**facts(settings, made.network, data, permuted=made.permuted), **training_facts(state), "how": how, **found}
     write_atomically(folder / RESULT, [json.dumps(result, indent=2).encode()])
     return result
 
 
-def decisive(settings: Settings, data: Dataset | None = None) -> dict[str, Any]:
-    """What a run is resumed only with: all settings but the name of the data, and what these are, once known."""
+def decisive(settings: Settings, data: Dataset | None = None, how: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a run is resumed only with: all settings but the name of the data; what these are, once known; how its recipe trains."""
     known = {name: value for name, value in vars(settings).items() if name != "data"}
-    return known if data is None else {**known, "data_sha256": data.digest()}
+    return known | ({} if data is None else {"data_sha256": data.digest()}) | ({} if how is None else {"how": dict(how)})
 
 
-def finished(settings: Settings, folder: Path, *, resume: bool) -> dict[str, Any] | None:
+def finished(settings: Settings, folder: Path, *, resume: bool, how: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """The result in the folder of a run that has ended; None for others. Raises `InputError` where the folder holds another run."""
-    check(folder, decisive(settings), resume=resume)
+    check(folder, decisive(settings, how=how), resume=resume)
     return read_json(folder / RESULT) if (folder / RESULT).exists() else None
 
 
@@ -156,8 +157,10 @@ def _check(data: Dataset, network: Model) -> None:
 
 
 def _teacher_folder(folder: Path, settings: Settings) -> tuple[Settings, Path]:
-    whole = recipe(settings.recipe).schedule("float").epochs
-    theirs = replace(settings, precision="float", epochs=min(whole, settings.epochs))  # a short try has a short teacher
+    made = recipe(settings.recipe)
+    whole = made.schedule("float").epochs
+    is_try = settings.epochs < made.schedule(settings.precision).epochs
+    theirs = replace(settings, precision="float", epochs=min(whole, settings.epochs) if is_try else whole)  # a try has a short teacher
     return theirs, folder.parent / theirs.name
 
 

@@ -35,6 +35,9 @@ def check(folder: Path, mine: Mapping[str, Any], *, resume: bool) -> None:
 def _difference(name: str, theirs: Any, mine: Any) -> str:
     if name in _CONTENTS:
         return f"a run on {_CONTENTS[name]}, of sha256 {str(theirs)[:16]}, expected {mine[:16]}"
+    if name == "how":
+        first = next(key for key in mine if theirs.get(key) != mine[key])
+        return f"a run of an earlier recipe, with {first} {theirs.get(first)}, expected {mine[first]}"
     return f"a run with {name} {theirs}, expected {mine}"
 
 

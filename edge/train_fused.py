@@ -24,10 +24,12 @@ def fused_norms(*networks: Model | None) -> AbstractContextManager[None]:
 
 def _can_fuse(layer: Any) -> bool:
     """Whether the layer is Keras' batch norm of the last axis of vectors or pictures, with all its weights, and nothing unusual in it."""
-    if type(layer) is not keras_package().layers.BatchNormalization:
+    if type(layer) is not keras_package().layers.BatchNormalization or isinstance(layer.input, list):  # behind a mask it has two inputs
         return False
     rank = len(layer.input.shape)
-    return rank in (2, 4) and layer.axis in (-1, rank - 1) and layer.scale and layer.center and not (layer.renorm or layer.synchronized)
+    is_usual = not (getattr(layer, "renorm", False) or getattr(layer, "synchronized", False))  # which older versions of Keras lack
+    types = layer.variable_dtype == "float32" and layer.compute_dtype in ("float32", "bfloat16", "float16")
+    return bool(rank in (2, 4) and layer.axis in (-1, rank - 1) and layer.scale and layer.center and is_usual and types)
 
 
 @cache
@@ -37,8 +39,6 @@ def _fused_class() -> type:
 
     class Fused(keras_package().layers.BatchNormalization):  # type: ignore[misc]
         def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
-            if mask is not None:
-                return super().call(inputs, training=training, mask=mask)
             measured = bool(training) and self.trainable
             given = [[], []] if measured else [tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)]
             pixels = inputs if len(inputs.shape) == 4 else tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1]))

@@ -138,7 +138,7 @@ def _algorithm(given: str | Algorithm) -> Algorithm:
 def weighted_calls(model: Model) -> Sequence[Call]:
     """The applications of a model's layers with weights that `binarize` can swap, in order. Raises `InputError` as `binarize` does."""
     layers = dict(_leaves(model))
-    return [call for call in calls_of(model) if type(layers.get(_layer_name(call.name))) in _PLAIN]
+    return [call for call in calls_of(model) if type(layers.get(layer_name(call.name))) in _PLAIN]
 
 
 def ends_of(model: Model) -> set[str]:
@@ -173,7 +173,7 @@ def _plan(
     graph = _Calls.of(model)
     layers = dict(_leaves(model))
     ends = graph.ends() if keep is None else {_known(name, layers) for name in keep}
-    able = [name for name in map(_layer_name, graph.names()) if type(layers.get(name)) in _PLAIN]
+    able = [name for name in map(layer_name, graph.names()) if type(layers.get(name)) in _PLAIN]
     chosen = {name: None if name in ends else algorithm for name in able} | {_known(name, layers, "layers"): own[name] for name in own}
     swapped = {name: each for name, each in chosen.items() if each is not None}
     if not swapped:
@@ -222,7 +222,7 @@ def _leaves(model: Model, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + layer.name, layer
 
 
-def _layer_name(call: str) -> str:
+def layer_name(call: str) -> str:
     """The name of the layer of a call: further applications have a number behind it."""
     return re.sub(r"#\d+(?=/|$)", "", call)
 
@@ -268,7 +268,7 @@ class _Calls:
         for call in self.calls:
             depends = bool(behind.intersection(call.inputs))
             if call.class_name in _WEIGHTED and not depends:
-                first.add(_layer_name(call.name))
+                first.add(layer_name(call.name))
             if call.class_name in _WEIGHTED or depends:
                 behind.update(call.outputs)
         return first
@@ -279,7 +279,7 @@ class _Calls:
         for call in reversed(self.calls):
             leads = bool(ahead.intersection(call.outputs))
             if call.class_name in _WEIGHTED and not leads:
-                last.add(_layer_name(call.name))
+                last.add(layer_name(call.name))
             if call.class_name in _WEIGHTED or leads:
                 ahead.update(call.inputs)
         return last
@@ -292,9 +292,9 @@ class _Calls:
         for call in reversed(self.calls):
             plain = not read_otherwise.intersection(call.outputs)
             if _is_never_negative(call):
-                (found if plain else others).add(_layer_name(call.name))
+                (found if plain else others).add(layer_name(call.name))
             keeps = plain and (call.class_name in KEEP_SIGNS or (_is_never_negative(call) and call.class_name in _ACTIVATIONS))
-            if _layer_name(call.name) not in signed and not keeps:
+            if layer_name(call.name) not in signed and not keeps:
                 read_otherwise.update(call.inputs)
         return found - others
 

@@ -13,11 +13,11 @@ TERNARY_SHARE = 0.7  # of the mean magnitude, below which Ternary Weight Network
 
 def signs(x: Tensor) -> Tensor:
     """+1 where x >= 0, else -1; NaN stays what it is."""
-    return ops.sign(ops.sign(x) + 0.5)  # processors select between two tensors in two to three times the time
+    return ops.sign(2 * ops.sign(x) + 1)  # processors select between two tensors in two to three times the time
 
 
 def pass_where_small(x: Tensor, upstream: Tensor, clip_value: float | None) -> Tensor:
-    """Straight-through gradient: `upstream` where abs(x) <= clip_value, 0 elsewhere; everywhere if it is None."""
+    """Straight-through gradient: `upstream` (finite) where abs(x) <= clip_value, 0 elsewhere; everywhere if it is None."""
     if clip_value is None:
         return upstream
     return upstream * ops.cast(ops.abs(x) <= clip_value, upstream.dtype)

@@ -65,7 +65,7 @@ def resnet_cifar100(precision: str = "float", *, width: float = 1.0) -> Model:
         _bottleneck(net, net.channels(channels), stride=2)
         for _ in range(2):
             _bottleneck(net, net.channels(channels), stride=1)
-        net.dropout(0.25)
+        net.dropout(0.25, floats_read_it=channels == 512)
     if net.quantizes_inputs:
         net.at = net.layers.Activation("elu", name="elu")(net.at)
     net.at = net.layers.GlobalAveragePooling2D(name="pool")(net.at)

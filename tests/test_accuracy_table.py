@@ -15,7 +15,7 @@ from accuracy_rows import COLUMNS, CURVES, Cell, absent, cell, collect, read_row
 from accuracy_table import LEAST_ONE_BIT_SHARE, page, readme_with, short_of_signs
 
 from edge.recipes import RECIPES, TABLE
-from edge.train import settings_for
+from edge.train import decisive, settings_for
 from edge.zoo import NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,16 +109,26 @@ def test_the_runner_fails_while_a_row_is_absent(monkeypatch: pytest.MonkeyPatch,
     assert LEAST_ONE_BIT_SHARE == 0.95
 
 
-def test_a_run_with_fewer_epochs_than_its_recipe_is_trained_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    folder = tmp_path / "lenet-float"
-    folder.mkdir()
-    row = {"recipe": "lenet", "precision": "float", "epochs": RECIPES["lenet"].schedule("float").epochs - 1}
-    (folder / "result.json").write_text(json.dumps(row))
+SHORTER = {"epochs": RECIPES["lenet"].schedule("float").epochs - 1}
+OTHERWISE = {"how": {**RECIPES["lenet"].how("float"), "rate": 1.0}}
+
+
+@pytest.mark.parametrize("change", [SHORTER, OTHERWISE], ids=["shorter", "otherwise"])
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_run_of_a_former_recipe_is_trained_anew(
+    change: dict[str, Any], ended: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(train_results, "write_tables", lambda runs: [])
     monkeypatch.setattr(train_results.subprocess, "run", lambda command, check: SimpleNamespace(returncode=0))
-    job = train_results.Job("lenet", ("float",))
-    assert train_results.run(job, tmp_path, None) == []
-    assert not folder.exists() and next(path.parent.name for path in tmp_path.glob("*/*/result.json")).startswith("lenet-float-")
-    folder.mkdir()
-    (folder / "result.json").write_text(json.dumps({**row, "epochs": row["epochs"] + 1}))
-    assert list(job.missing(tmp_path)) == []
+    job, folder = train_results.Job("lenet", ("float",)), tmp_path / "lenet-float"
+    settings = next(iter(job.missing(tmp_path)))
+    mine = decisive(settings, how=RECIPES["lenet"].how("float"))
+    for facts, is_kept in (({**mine, **change}, False), (mine, True)):
+        folder.mkdir()
+        (folder / "settings.json").write_text(json.dumps(facts))
+        if ended:
+            (folder / "result.json").write_text(json.dumps(facts))
+        assert train_results.run(job, tmp_path, None) == []
+        assert folder.exists() == is_kept
+        assert (list(job.missing(tmp_path)) == []) == (is_kept and ended)
+    assert len(list((tmp_path / "replaced").glob("lenet-float-*/settings.json"))) == 1

@@ -72,9 +72,11 @@ def test_an_npz_may_name_its_classes(tmp_path: Path) -> None:
     assert load("mnist", path=stored(tmp_path)).names == ()
     assert load("mnist", path=stored(tmp_path, names=np.array([" a", "b", "c"]))).names == ("a", "b", "c")
     for names, said in ((["a"], "names of 1 classes, but labels up to 2"), (["a", "b\x1b[2J", "c"], r"U\+001B in that of class 1"),
-                        ([{}] * 3, "cannot be read")):  # fmt: skip
+                        ([{}] * 3, "names of .* should be an array of strings"),
+                        ([b"\xc3\xa9"] * 3, "names of .* should be an array of strings")):  # fmt: skip
         with pytest.raises(InputError, match=said):
             load("mnist", path=stored(tmp_path, names=np.array(names)))
+    assert load("mnist", path=stored(tmp_path, names=np.array("my digits"))).names == ()
 
 
 def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:

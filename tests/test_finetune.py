@@ -228,6 +228,35 @@ def test_relus_before_layers_of_few_bits_become_bends_that_start_as_relus_with_a
     np.testing.assert_allclose(bent[0](np.array([[[[-4.0] * 8, [2.0] * 8]]]))[0, 0, :, 0], [-1, 2])
 
 
+def test_a_relu_that_is_called_twice_or_behind_a_pool_becomes_one_bend() -> None:
+    k = keras.layers
+    picture, twice = keras.Input((8, 8, 3)), k.ReLU(name="twice")
+    x = twice(k.Conv2D(4, 3, name="first")(picture))
+    x = twice(k.Conv2D(4, 3, padding="same", name="a")(x))
+    x = k.Conv2D(4, 3, name="b")(k.Dropout(0.1)(k.MaxPooling2D(2)(x)))
+    model = prepared(keras.Model(picture, k.Dense(3, activation="softmax")(k.Flatten()(x))))
+    layers = {name: Algorithm("xnor_weights", "ste_sign") for name in ("a", "b")}
+    assert [layer.name for layer in low_bit(model, layers, prelu=True).layers if "bend" in layer.name] == ["twice_bend"]
+    with pytest.raises(InputError, match="got a model with none there; leave --prelu out"):
+        low_bit(model, {"first": Algorithm("xnor_weights")}, prelu=True)
+
+
+def test_a_network_that_edge_cannot_convert_is_refused_before_it_is_trained(folder: Path, tmp_path: Path) -> None:
+    k = keras.layers
+    model = keras.Sequential([keras.Input((12, 12, 3)), k.Conv2D(4, 3, activation="relu"), k.Conv2D(4, 3), Odd(), k.Flatten(), k.Dense(4)])
+    model.save(tmp_path / "odd.keras")
+    assert "Odd" in refused(tmp_path / "odd.keras", "--data", folder / "data.npz", "-o", tmp_path / "out.keras")
+    assert not (tmp_path / "out.finetune").exists()
+
+
+@keras.saving.register_keras_serializable("tests")
+class Odd(keras.layers.Layer):  # type: ignore[misc]
+    """A layer that no converter knows."""
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.sin(x)
+
+
 def test_inserted_norms_give_what_the_float_layer_gives() -> None:
     model = prepared(float_model(norms=False))
     model.set_weights([4 * values for values in model.get_weights()])  # deviations far above the norms' epsilon

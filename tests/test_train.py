@@ -6,6 +6,7 @@ import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from edge import train as training
 from edge.cli import cli
 from edge.cli_model import load_model
 from edge.errors import EdgeError, InputError, MissingPackage
-from edge.recipes import RECIPES, Augment, Schedule, Schedules, recipe
-from edge.train import Told, settings_for, train
+from edge.recipes import RECIPES, TABLE, Augment, Schedule, Schedules, recipe
+from edge.train import Told, _teacher_folder, settings_for, train
+from edge.train_fused import fused_norms
 from edge.train_loop import Epoch, read_checkpoint
 
 keras = pytest.importorskip("keras", reason="networks are trained by Keras")
@@ -332,6 +334,30 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32(tmp_path: Path, 
     assert result["command"].endswith("--mixed-precision") and result["files"]["float"]["score"] > 0.9
     with pytest.raises(InputError, match="mixed_precision True, expected False"):
         tiny("float", data, tmp_path, resume=True)
+
+
+@pytest.mark.slow
+def test_signs_are_trained_in_bfloat16_with_fused_norms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+    monkeypatch.setattr("edge.train_loop.fused_norms", lambda *networks: _noting(fused_norms(*networks), networks[0], seen))
+    result, _ = tiny("xnor", data_file(tmp_path), tmp_path, mixed_precision=True)
+    assert seen == {"Fused"} and result["files"]["xnor"]["score"] > 0.8
+
+
+@contextmanager
+def _noting(swapped: AbstractContextManager[None], network: Any, seen: set[str]) -> Iterator[None]:
+    with swapped:
+        seen |= {type(layer).__name__ for layer in network.layers if hasattr(layer, "moving_mean")}
+        yield
+
+
+def test_a_run_at_full_length_has_a_teacher_at_full_length() -> None:
+    for name in TABLE:
+        for precision in ("xnor", "xnor-weights"):
+            theirs, _ = _teacher_folder(Path("runs/mine"), settings_for(name, precision=precision))
+            assert theirs.epochs == RECIPES[name].schedule("float").epochs
+    theirs, _ = _teacher_folder(Path("runs/mine"), settings_for("lenet", precision="xnor", epochs=2))
+    assert theirs.epochs == 2
 
 
 def recording(call: Callable[..., Any], computed: list[str]) -> Callable[..., Any]:
