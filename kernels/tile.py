@@ -132,7 +132,7 @@ def stored_filters(kind: str, machine: Machine) -> Load:
     if kind in INT8_KINDS:
         return tile_int8.quads(kind)
     if kind in ("f32i4", "f32i2"):
-        return load_floats(int(kind[-1]))
+        return load_floats(int(kind[-1]), machine)
     if kind == "f32f16":
         return _single(load_halves(machine))
     return _single({"f32f32": _load(F32), "f32i8": _load_int8_as_float, "f32bits": _load_signs}[kind])
