@@ -19,13 +19,20 @@ Pictures = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 
-def mnist_test() -> tuple[Pictures, Labels] | None:
-    """The 10,000 test pictures (N, 28, 28, 1) with their classes; None where there is no MNIST."""
+def mnist() -> dict[str, NDArray[Any]] | None:
+    """`x_train`, `y_train`, `x_test`, `y_test` of MNIST, pictures (N, 28, 28, 1); None where there is none."""
     path = next((path for path in MNIST if path.exists()), None)
     if path is None:
         return None
     with np.load(path) as data:
-        return data["x_test"].reshape(-1, 28, 28, 1), data["y_test"].reshape(-1).astype(np.int64)
+        pictures = {name: data[name].reshape(-1, 28, 28, 1) for name in ("x_train", "x_test")}
+        return pictures | {name: data[name].reshape(-1).astype(np.int64) for name in ("y_train", "y_test")}
+
+
+def mnist_test() -> tuple[Pictures, Labels] | None:
+    """The 10,000 test pictures (N, 28, 28, 1) with their classes; None where there is no MNIST."""
+    data = mnist()
+    return None if data is None else (data["x_test"], data["y_test"])
 
 
 def cifar10() -> dict[str, NDArray[Any]] | None:

@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from bench_data import ROOT, SHARED, cifar10
+from accuracy_rows import RUNS
+from bench_data import ROOT, SHARED, cifar10, mnist
 
 import edge
+from edge.train import MODEL
 from edge.widths import WIDTHS, Bits
 
 MODELS = {
@@ -26,7 +28,9 @@ MODELS = {
     "ad01": SHARED / "models" / "mlperf_tiny" / "ad01.h5",
     "str_ww_ref_model": SHARED / "models" / "mlperf_tiny" / "str_ww_ref_model.h5",
     "digits": ROOT / "examples" / "digits.h5",
+    "lenet": RUNS / "lenet-float" / MODEL,
 }
+ON_MNIST = ("digits", "lenet")
 ON_CIFAR = {"pretrainedResnet": 1, "vww_96": 3}  # and how often pictures of 32x32 repeat a pixel
 COUNT = {"vww_96": 16}  # examples to calibrate on, and as many to compare; 64 of others
 ORDER: tuple[Bits, ...] = tuple(sorted(WIDTHS, key=lambda bits: -1.5 if bits == "ternary" else -int(bits)))
@@ -52,6 +56,9 @@ def examples(name: str, path: Path) -> tuple[np.ndarray, np.ndarray, str | None]
     if data is not None:
         pictures = data["x_train"][: 2 * count].repeat(ON_CIFAR[name], axis=1).repeat(ON_CIFAR[name], axis=2)
         return pictures[:count], pictures[count:], "byte" if name == "pretrainedResnet" else None
+    digits = mnist() if name in ON_MNIST else None
+    if digits is not None:
+        return digits["x_train"][:count], digits["x_train"][count : 2 * count], "byte"
     with tempfile.TemporaryDirectory() as folder:
         edge.convert(path, Path(folder) / "model.edge", bits=32, formats="edge")
         taken = edge.load(Path(folder) / "model.edge").inputs[0]
@@ -90,10 +97,10 @@ def page(known: dict[str, list[dict[str, object]]]) -> str:
     lines = [
         "# Models at every width of weights", "",
         "Made by `python benchmarks/bit_widths.py`: the `.edge` file of each model at each `--bits`, below 16 with int8 activations.",
-        "Examples, 64 to calibrate on and 64 others to compare (16 of `vww_96`), are training pictures of CIFAR-10 for the two models that",
-        "take pictures (not the set that `vww_96` learnt), and random values for the others. The difference is the largest of any output,",
-        "in parts of the largest value that the float network gives. None was trained for few bits but `digits`, which was trained binary,",
-        "and has the same packed layers at every width.", "",
+        "Examples, 64 to calibrate on and 64 others to compare (16 of `vww_96`), are training pictures of MNIST for `digits` and `lenet`, of",
+        "CIFAR-10 for `pretrainedResnet` and `vww_96` (not the set that this learnt), and random values for the others. The difference is the",
+        "largest of any output, in parts of the largest value that the float network gives. None was trained for few bits but `digits`, which",
+        "was trained binary, and has the same packed layers at every width; `lenet` is the float run of `edge train lenet`.", "",
     ]  # fmt: skip
     for name, table in known.items():
         lines += [f"## {name}", "", "| bits | bytes | same class | largest difference |", "|---|---|---|---|"]
