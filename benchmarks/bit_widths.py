@@ -97,10 +97,11 @@ def page(known: dict[str, list[dict[str, object]]]) -> str:
     lines = [
         "# Models at every width of weights", "",
         "Made by `python benchmarks/bit_widths.py`: the `.edge` file of each model at each `--bits`, below 16 with int8 activations.",
-        "Examples, 64 to calibrate on and 64 others to compare (16 of `vww_96`), are training pictures of MNIST for `digits` and `lenet`, of",
-        "CIFAR-10 for `pretrainedResnet` and `vww_96` (not the set that this learnt), and random values for the others. The difference is the",
-        "largest of any output, in parts of the largest value that the float network gives. None was trained for few bits but `digits`, which",
-        "was trained binary, and has the same packed layers at every width; `lenet` is the float run of `edge train lenet`.", "",
+        "Examples, 64 to calibrate on and 64 others to compare (16 of `vww_96`), are training pictures of MNIST for `digits` and",
+        "`lenet`, of CIFAR-10 for `pretrainedResnet` and `vww_96` (not the set that this learnt), and random values for the others.",
+        "The difference is the largest of any output, in parts of the largest value that the float network gives. None was trained for",
+        "few bits but `digits`, which was trained binary, and has the same packed layers at every width; `lenet` is the float run of",
+        "`edge train lenet`.", "",
     ]  # fmt: skip
     for name, table in known.items():
         lines += [f"## {name}", "", "| bits | bytes | same class | largest difference |", "|---|---|---|---|"]
