@@ -119,10 +119,10 @@ _CLOTHES = Augment(shift=0.04, flip=True)
 _TAUGHT = 0.6  # share of the teacher in the loss of nets with 1 bit
 
 
-def _schedules(floats: int, weights: int, signs: int, *, rate: float = 1e-3, higher: float = 3) -> Schedules:
-    """So many epochs of each; signs take so many times `higher` a rate, since a step of theirs is felt only where it changes a sign."""
+def _schedules(floats: int, weights: int, signs: int, *, rate: float = 1e-3, raised: tuple[float, float] = (2, 3)) -> Schedules:
+    """So many epochs of each; weights of 1 bit, and signs, take `raised` times the rate: a step is felt only where it changes a sign."""
     return Schedules(
-        Schedule(floats, rate), Schedule(weights, 2 * rate, teacher=_TAUGHT), Schedule(signs, higher * rate, teacher=_TAUGHT)
+        Schedule(floats, rate), Schedule(weights, raised[0] * rate, teacher=_TAUGHT), Schedule(signs, raised[1] * rate, teacher=_TAUGHT)
     )  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def _digits_and_clothes() -> Iterator[Recipe]:
     yield Recipe("lenet", "lenet", "mnist", _schedules(7, 7, 9), augment=_DIGITS, asked=large)
     yield Recipe("digits8", "digits8", "mnist", _schedules(7, 7, 9), augment=_DIGITS, asked=large, seed_figures={"float": 98.8})
     base = Recipe(
-        "cnn-base", "cnn-base", "mnist", _schedules(14, 10, 12, higher=10), augment=_DIGITS, asked=large, seed_figures={"float": 99.0}
+        "cnn-base", "cnn-base", "mnist", _schedules(14, 10, 12, raised=(2, 10)), augment=_DIGITS, asked=large, seed_figures={"float": 99.0}
     )  # fmt: skip
     yield base
     yield Recipe("cnn-mnist", "cnn-mnist", "mnist", _schedules(16, 16, 24), augment=_DIGITS, asked=(99.2, 99.0, 98.5))
@@ -143,7 +143,7 @@ def _digits_and_clothes() -> Iterator[Recipe]:
     yield _permuted(mlp, {})
     yield _permuted(digits, {"float": 98.2})
     clothes = Recipe(
-        "cnn-base-fashion", "cnn-base", "fashion_mnist", _schedules(20, 16, 16, higher=10), augment=_CLOTHES, asked=(92.1, 91.8, 90.5),
+        "cnn-base-fashion", "cnn-base", "fashion_mnist", _schedules(20, 16, 16, raised=(5, 10)), augment=_CLOTHES, asked=(92.1, 91.8, 90.5),
         seed_figures={"float": 91.8},
     )  # fmt: skip
     yield clothes
@@ -153,7 +153,7 @@ def _digits_and_clothes() -> Iterator[Recipe]:
     fashion = replace(worn, name="mlp-fashion", network="mlp-fashion", seed_figures={"float": 87.7})
     yield fashion
     yield _permuted(fashion, {"float": 88.9})
-    cnn = replace(base, name="cnn-digits", network="cnn-digits", schedules=_schedules(6, 6, 8, higher=10))
+    cnn = replace(base, name="cnn-digits", network="cnn-digits", schedules=_schedules(6, 6, 8, raised=(2, 10)))
     yield cnn
     yield replace(_permuted(cnn, {"float": 97.4}), asked=None)
     fashion = replace(clothes, name="cnn-fashion", network="cnn-fashion", seed_figures={"float": 92.1})
@@ -184,7 +184,7 @@ def _colours() -> Iterator[Recipe]:
         own = Recipe(f"resnet-{n}", f"resnet({n})", "cifar10", schedules, augment=_COLOURS, asked=asked[n], seed_figures=figures)
         yield own
         yield replace(own, name=f"resnet-{n}-shortcuts", network=f"resnet({n})-shortcuts", seed_figures={})
-    yield Recipe("cnn-cifar10", "cnn-cifar10", "cifar10", _schedules(40, 50, 60, higher=10), augment=_COLOURS, asked=(80.0, 79.0, 76.0))
+    yield Recipe("cnn-cifar10", "cnn-cifar10", "cifar10", _schedules(40, 50, 60, raised=(2, 10)), augment=_COLOURS, asked=(80.0, 79.0, 76.0))
 
 
 def _clock() -> Recipe:
