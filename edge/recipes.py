@@ -184,7 +184,9 @@ def _colours() -> Iterator[Recipe]:
         own = Recipe(f"resnet-{n}", f"resnet({n})", "cifar10", schedules, augment=_COLOURS, asked=asked[n], seed_figures=figures)
         yield own
         yield replace(own, name=f"resnet-{n}-shortcuts", network=f"resnet({n})-shortcuts", seed_figures={})
-    yield Recipe("cnn-cifar10", "cnn-cifar10", "cifar10", _schedules(40, 50, 60, raised=(2, 10)), augment=_COLOURS, asked=(80.0, 79.0, 76.0))
+    yield Recipe(
+        "cnn-cifar10", "cnn-cifar10", "cifar10", _schedules(40, 50, 60, raised=(2, 10)), augment=_COLOURS, asked=(80.0, 79.0, 76.0)
+    )  # fmt: skip
 
 
 def _clock() -> Recipe:
