@@ -26,6 +26,7 @@ import numpy as np
 
 from edge.converters.calibration import Statistics
 from edge.converters.int8 import quantize_int8, shifted, to_int8
+from edge.converters.integer_ends import before_ends, with_int8_inputs, with_int8_outputs
 from edge.converters.layer_bits import given_bits
 from edge.converters.levels import EIGHT_BITS, LEVEL_OPS, LEVELS, Levels, narrowest, on_levels
 from edge.converters.passes import run_passes
@@ -37,7 +38,7 @@ from edge.converters.thresholds import find_thresholds
 from edge.errors import InputError
 from edge.graph import Array, Graph, Node
 from edge.tensors import Encoding
-from edge.widths import DEFAULT_RANGES, INTEGERS, RANGES, TERNARY, WIDTHS, Bits
+from edge.widths import DEFAULT_RANGES, INPUT_DTYPES, INT8, INTEGERS, OUTPUT_DTYPES, RANGES, TERNARY, WIDTHS, Bits
 
 BITS, F32 = Encoding.BITS, Encoding.FLOAT32
 _INT8_BITS = 8
@@ -51,7 +52,7 @@ class Request:
 
     `layers` are patterns of layer names with bits of their own, of which the last that matches counts; `rounded` the filters on levels, by
     the tensor that their layer gives, where pictures have decided on them, `shifts` what is added to the biases of others, by channel
-    (`edge.converters.biases`); `ranges` says how ranges of int8 are found.
+    (`edge.converters.biases`); `ranges` says how ranges of int8 are found. The dtypes are those of the network's ends.
     """
 
     bits: Bits
@@ -61,13 +62,16 @@ class Request:
     rounded: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     shifts: Mapping[str, Array] = field(default_factory=dict)
     ranges: str = DEFAULT_RANGES
+    input_dtype: str = "auto"
+    output_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         for bits in (self.bits, *(bits for _, bits in self.layers)):
             if bits not in WIDTHS:
                 raise InputError(f"bits should be one of {', '.join(map(str, WIDTHS))}, got {bits!r}")
-        if self.ranges not in RANGES:
-            raise InputError(f"ranges should be found by one of {', '.join(RANGES)}, got {self.ranges!r}")
+        _check_one_of("ranges", self.ranges, RANGES)
+        _check_one_of("input_dtype", self.input_dtype, INPUT_DTYPES)
+        _check_one_of("output_dtype", self.output_dtype, OUTPUT_DTYPES)
         allowed = ACTIVATIONS.get(self.bits, (*INTEGERS, 32))
         if self.activation_bits not in allowed:
             *few, last = map(str, allowed)
@@ -80,20 +84,30 @@ class Request:
         return self.activation_bits in INTEGERS
 
     @property
+    def has_int8_ends(self) -> bool:
+        """Whether inputs or outputs are int8, which may need ranges of their own."""
+        return INT8 in (self.input_dtype, self.output_dtype)
+
+    @property
     def has_levels(self) -> bool:
         """Whether weights of less than 8 bits were asked for."""
         return any(bits in LEVELS for bits in (self.bits, *(bits for _, bits in self.layers)))
 
 
+def _check_one_of(name: str, chosen: str, known: tuple[str, ...]) -> None:
+    if chosen not in known:
+        raise InputError(f"{name} should be one of {', '.join(known)}, got {chosen!r}")
+
+
 def requested(
-    bits: Bits, activation_bits: int | None, *, calibrated: bool, layers: Mapping[str, Bits] | None = None, ranges: str = DEFAULT_RANGES
+    bits: Bits, activation_bits: int | None, *, calibrated: bool, layers: Mapping[str, Bits] | None = None, **others: str
 ) -> Request:
     """The request for these bits; without `activation_bits`, 8 of them where pictures to calibrate on come with weights of 8 bits or less.
 
-    `layers` gives the layers whose names match a pattern (`conv?`, `block*`) bits of their own.
+    `layers` gives the layers whose names match a pattern (`conv?`, `block*`) bits of their own; `others` are fields of `Request`.
     """
     default = 8 if calibrated and bits not in (16, 32) else 32
-    request = Request(bits, default if activation_bits is None else activation_bits, layers=tuple((layers or {}).items()), ranges=ranges)
+    request = Request(bits, default if activation_bits is None else activation_bits, layers=tuple((layers or {}).items()), **others)  # type: ignore[arg-type]
     if request.has_integers and not calibrated:
         needed = f"activation bits {request.activation_bits} need pictures to measure ranges on"
         raise InputError(f"{needed}, got none; give --calibrate a file or folder with pictures")
@@ -158,7 +172,15 @@ def choose_bits(graph: Graph, request: Request) -> Graph:
     def lower_precision(graph: Graph) -> Graph:
         return _LOWERING.get(request.bits, _few_bits)(edit(graph, note=_quantized_notes(graph, request)), request)
 
-    return run_passes(graph, (lower_precision, _read_bytes, find_thresholds, fuse_activations))
+    def int8_ends(graph: Graph) -> Graph:
+        return _int8_ends(graph, request)
+
+    return run_passes(graph, (lower_precision, _read_bytes, find_thresholds, fuse_activations, int8_ends))
+
+
+def _int8_ends(graph: Graph, request: Request) -> Graph:
+    graph = with_int8_inputs(graph, request.statistics) if request.input_dtype == INT8 else graph
+    return with_int8_outputs(graph, request.statistics) if request.output_dtype == INT8 else graph
 
 
 def is_binarized(graph: Graph) -> bool:
@@ -254,7 +276,8 @@ def _few_bits(graph: Graph, request: Request) -> Graph:
 
 def _integer(graph: Graph, request: Request) -> Graph:
     floats, few = _left_float(graph, request), few_levels(graph, request)
-    return quantize_int8(graph, request.statistics, floats=floats, shifts=request.shifts, few=few)
+    ends = before_ends(graph) if request.output_dtype == INT8 else frozenset[str]()
+    return quantize_int8(graph, request.statistics, floats=floats, shifts=request.shifts, few=few, ends=ends)
 
 
 def _left_float(graph: Graph, request: Request) -> frozenset[str]:

@@ -68,6 +68,7 @@ def convert(
     calibrate: Source | None = None,
     data: Source | None = None,
     input_dtype: str = "auto",
+    output_dtype: str = "float32",
     input_shape: tuple[int, ...] | None = None,
     weights: str | os.PathLike[str] | None = None,
     preprocess: Preprocess | str | None = None,
@@ -91,7 +92,9 @@ def convert(
     calibrate, data   example pictures (a file, a folder, several, or an array: uint8 pictures, or floats as the network sees them):
                       for the ranges of 8-bit activations and the rounding of weights of less than 8 bits; and to measure agreement with the
                       source (`calibrate` serves if alone); for several inputs a `.npz` file with an array for each by name, or a dict
-    input_dtype       "float32" or "uint8"; "auto" takes bytes where the pictures are whole numbers 0..255
+    input_dtype       of both files, "float32", "uint8" or "int8"; by "auto" floats, but bytes for the `.edge` where pictures are whole
+                      numbers 0..255
+    output_dtype      of both files, "float32" or "int8" (`edge.converters.integer_ends`)
     input_shape       (H, W, C), where the file leaves sizes open
     weights           a file that `model.save_weights` wrote, for a source that holds none (or others); by default that beside a JSON file
     preprocess        how pictures become the input, or the name of a preset; by default 0..255 for a model that rescales, else 0..1
@@ -107,7 +110,9 @@ def convert(
     Nothing is written unless everything succeeds; where a package for TFLite is missing, the `.edge` is written and the report's messages
     say what to install. Raises `EdgeError` (`ModelError`, `InputError`, `MissingPackage`).
     """
-    request = requested(bits if goal is None else 8, activation_bits, calibrated=calibrate is not None, layers=layers, ranges=ranges)
+    dtypes = {"input_dtype": input_dtype, "output_dtype": output_dtype}
+    calibrated = calibrate is not None
+    request = requested(bits if goal is None else 8, activation_bits, calibrated=calibrated, layers=layers, ranges=ranges, **dtypes)
     if goal is not None and calibrate is None:
         raise InputError("bits by layer are chosen by pictures, got none; give --data a file or folder with training pictures")
     require_path(source, "model")
@@ -149,7 +154,7 @@ def convert(
         remarks += [f"warning: {each}" for each in doubt(agreement.source_accuracy, agreement.classes, agreement.pictures, compared.seen)]
     tell("writing", 0, 1)
     report, signs = _report(setup, request, graph, program, agreement), _signs(graph)
-    files = _contents(possible, plain, program)
+    files = _contents(possible, plain, program, input_float=input_dtype == "auto")
     if recipe_file:
         known = _calibration(calibrate, calibration_pictures, request.ranges)
         chosen = _recipe(setup, request, shape=input_shape, formats=tuple(paths), labels=names, calibration=known)
@@ -209,7 +214,8 @@ def _recipe(
         calibration=calibration,
         source=setup.model.source,
         source_sha256=setup.model.sha256,
-        input_dtype=setup.input_dtype,
+        input_dtype=request.input_dtype,
+        output_dtype=request.output_dtype,
         input_shape=shape,
         preprocess=setup.preprocess,
         formats=formats,
@@ -231,7 +237,7 @@ def _lowered(graph: Graph, request: Request, calibration: Samples | None, tell: 
             request = with_shifts(simple, request, _Told(few, lambda done: tell("correcting biases", done, len(few))))
             chosen = [array for array, _ in calibration.first(MAX_ROUNDING)] if request.has_levels else []
             request = with_rounded(simple, request, chosen, lambda done, total: tell("rounding", done, total))
-        if calibration is not None and request.activation_bits != 32:
+        if calibration is not None and (request.activation_bits != 32 or request.has_int8_ends):
             request = replace(request, statistics=_statistics(measured(simple, request), request, calibration, tell))
         tell("choosing bits", 0, 1)
         return choose_bits(simple, request)
@@ -324,14 +330,16 @@ def _possible(paths: Mapping[str, Path]) -> tuple[Mapping[str, Path], str | None
     return paths, None
 
 
-def _contents(paths: Mapping[str, Path], graph: Graph, program: Program) -> Iterator[tuple[Path, Sequence[Bytes]]]:
+def _contents(
+    paths: Mapping[str, Path], graph: Graph, program: Program, *, input_float: bool
+) -> Iterator[tuple[Path, Sequence[Bytes]]]:
     """Each file in pieces, made when it is asked for."""
     known = {name: program.metadata[name] for name in ("name", "source", "outputs", "preprocess", "labels") if name in program.metadata}
     if "edge" in paths:
         yield paths["edge"], pieces(program)
     del program
     if "tflite" in paths:
-        yield paths["tflite"], [tflite_content(graph, description=json.dumps(known, sort_keys=True))]
+        yield paths["tflite"], [tflite_content(graph, description=json.dumps(known, sort_keys=True), input_float=input_float)]
 
 
 # -- what was got --------------------------------------------------------------------------------------------------------------
@@ -348,6 +356,7 @@ def _report(setup: Setup, request: Request, graph: Graph, program: Program, agre
         bits=request.bits,
         activation_bits=request.activation_bits,
         input_dtype=setup.input_dtype,
+        output_dtype=request.output_dtype,
         preprocess=described,
         layers=layers,
         files=(),

@@ -61,14 +61,16 @@ def quantize_int8(
     floats: frozenset[str] = frozenset(),
     shifts: Mapping[str, Array] | None = None,
     few: Mapping[str, int] | None = None,
+    ends: frozenset[str] = frozenset(),
 ) -> Graph:
     """The integer form of a network; float filters become int8. `statistics` has the range of every float32 tensor.
 
     Layers that give the tensors of `floats` stay as they are; `shifts` are added to the biases of those whose filters become int8 here.
-    The tensors of `few`, and those that share their quantization, take 4 or 2 bits, as it says.
+    The tensors of `few`, and those that share their quantization, take 4 or 2 bits, as it says. Layers that give the tensors of `ends`
+    give int8, as others do for integer readers alone.
     """
     plan = _plan(graph, floats)
-    work = _Work(graph, plan, *_quantizations(graph, plan, statistics, few or {}), shifts or {})
+    work = _Work(graph, plan, *_quantizations(graph, plan, statistics, few or {}), shifts or {}, ends)
     for node in graph.nodes:
         work.take(node)
     outputs = tuple(work.real(name) for name in graph.outputs)
@@ -145,10 +147,10 @@ def _quantizations(
         ranges[find(name)] = min(low, known.low), max(high, known.high)
     bits = {find(name): few[name] for name in statistics if name in few}
     narrow = {name: bits[find(name)] for name in statistics if find(name) in bits}
-    return {name: _int8_type(graph.types[name].shape, *ranges[find(name)], narrow.get(name, 8)) for name in statistics}, narrow
+    return {name: int8_type(graph.types[name].shape, *ranges[find(name)], narrow.get(name, 8)) for name in statistics}, narrow
 
 
-def _int8_type(shape: tuple[int, ...], low: float, high: float, bits: int = 8) -> TensorType:
+def int8_type(shape: tuple[int, ...], low: float, high: float, bits: int = 8) -> TensorType:
     """The 2^bits - 1 steps from `low` to `high`, up to 127, between which 0 lies; the zero point is whole, so that 0 is exact."""
     steps = 2**bits - 1
     scale = float(np.float32((high - low) / steps)) if high - low > 1e-20 else 1.0
@@ -167,6 +169,7 @@ class _Work:
     int8: Mapping[str, TensorType]
     narrow: Mapping[str, int]
     shifts: Mapping[str, Array]
+    ends: frozenset[str]
     nodes: list[Node] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
     forms: dict[tuple[str, Encoding], str] = field(default_factory=dict)
@@ -187,10 +190,10 @@ class _Work:
             self._add(replace(node, inputs=tuple(self.integer(name) for name in node.inputs)), node.output)
 
     def _layer(self, node: Node) -> None:
-        """A layer with a filter: int8 or bytes in; int8 out if an integer node reads it, else float32."""
+        """A layer with a filter: int8 or bytes in; int8 out if an integer node reads it, or an end wants it, else float32."""
         node = shifted(to_int8(node), self.shifts) if stored(node) is F32 else node
         source, factor = self._bytes(node.inputs[0]) or (self.integer(node.inputs[0]), self.int8[node.inputs[0]].scale)
-        if any(reader.output in self.plan for reader in self.graph.consumers(node.output)):
+        if node.output in self.ends or any(reader.output in self.plan for reader in self.graph.consumers(node.output)):
             self.types[node.output] = self.int8[node.output]
         scale = (node.constants["scale"].astype(np.float64) * factor).astype(np.float32)
         constants = {**node.constants, "scale": scale}

@@ -44,7 +44,7 @@ _FAMILIES = (
 _PACKAGES = ("keras", "tf_keras", "tensorflow", "Larq", "larq", "qkeras", "edge")
 # Keras 2.13 to 2.15 register this layer of InceptionResNetV2 as others do theirs.
 _APPLICATIONS = frozenset({("Custom", "CustomScaleLayer")})
-INPUT_DTYPES = ("float32", "uint8")
+_READ_AS = ("float32", "uint8")
 
 
 def supported_layers() -> tuple[str, ...]:
@@ -86,8 +86,8 @@ def read_graph(model: KerasModel, *, input_dtype: str = "float32") -> Graph:
     `input_dtype` is what the program will be given: "float32", or "uint8" for bytes 0..255 that stand for themselves; of several inputs,
     as those that are pictures. Raises `ModelError` for a model, and `InputError` for an option, that does not fit.
     """
-    if input_dtype not in INPUT_DTYPES:
-        raise InputError(f"input_dtype should be one of {', '.join(INPUT_DTYPES)}, got {input_dtype!r}")
+    if input_dtype not in _READ_AS:
+        raise InputError(f"input_dtype should be one of {', '.join(_READ_AS)}, got {input_dtype!r}")
     _check_names(model)
     build = Builder(frozenset(name for call in model.calls for name in call.outputs), _keras_major(model))
     layouts, sources, turned = Layouts(build), tuple(value.name for value in model.inputs), turned_inputs(model)

@@ -21,12 +21,13 @@
     ranges = "mse"                      how ranges of 8-bit activations are found: or "min-max", "percentile"
 
     [input]
-    dtype = "uint8"
+    dtype = "uint8"                     float32, uint8, int8; without it as the preprocessing has it
     shape = [32, 32, 3]                 where the source leaves sizes open
 
     [preprocess]                        the fields of `edge.preprocess.Preprocess`
 
     [output]
+    dtype = "float32"                   or "int8"
     formats = ["edge", "tflite"]
     labels = ["cat", "dog"]             names of the classes; [] for none
 
@@ -47,12 +48,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.converters.layers import INPUT_DTYPES
 from edge.converters.outputs import FORMATS, RECIPE_START
 from edge.errors import EdgeError, InputError
 from edge.paths import require_file
 from edge.preprocess import Preprocess
-from edge.widths import ACTIVATION_WIDTHS, DEFAULT_RANGES, RANGES, WIDTHS, Bits
+from edge.widths import ACTIVATION_WIDTHS, DEFAULT_RANGES, INPUT_DTYPES, OUTPUT_DTYPES, RANGES, WIDTHS, Bits
 
 FORM = 1
 MAX_BYTES = 4 << 20
@@ -62,7 +62,7 @@ _KEYS = {
     "calibration": ("file", "sha256", "pictures", "ranges"),
     "input": ("dtype", "shape"),
     "preprocess": tuple(each.name for each in dataclasses.fields(Preprocess)),
-    "output": ("formats", "labels"),
+    "output": ("dtype", "formats", "labels"),
 }
 _TABLES = (*_KEYS, "layers")
 
@@ -88,6 +88,7 @@ class Recipe:
     source: str = ""
     source_sha256: str = ""
     input_dtype: str = "auto"
+    output_dtype: str = "float32"
     input_shape: tuple[int, ...] | None = None
     preprocess: Preprocess | None = None
     formats: tuple[str, ...] = FORMATS
@@ -101,6 +102,7 @@ class Recipe:
             "activation_bits": self.activation_bits,
             "layers": dict(self.layers),
             "input_dtype": self.input_dtype,
+            "output_dtype": self.output_dtype,
             "input_shape": self.input_shape,
             "preprocess": self.preprocess,
             "formats": self.formats,
@@ -154,7 +156,7 @@ def to_toml(recipe: Recipe) -> str:
         "calibration": dataclasses.asdict(recipe.calibration) if recipe.calibration else {},
         "input": {"dtype": recipe.input_dtype if recipe.input_dtype != "auto" else None, "shape": recipe.input_shape},
         "preprocess": recipe.preprocess.to_json() if recipe.preprocess else {},
-        "output": {"formats": recipe.formats, "labels": recipe.labels},
+        "output": {"dtype": recipe.output_dtype, "formats": recipe.formats, "labels": recipe.labels},
     }
     head = [f"{RECIPE_START}: edge convert MODEL --recipe FILE repeats it.", *(f"# {remark}" for remark in recipe.remarks)]
     parts = ["\n".join([*head, f"recipe = {FORM}"])]
@@ -218,6 +220,7 @@ def _recipe(document: dict[str, Any]) -> Recipe:
         source=_text(source, "file", "[source]"),
         source_sha256=_text(source, "sha256", "[source]"),
         input_dtype=_one_of(given, "dtype", INPUT_DTYPES, "[input]") if "dtype" in given else "auto",
+        output_dtype=_one_of(output, "dtype", OUTPUT_DTYPES, "[output]") if "dtype" in output else "float32",
         input_shape=_shape(given["shape"]) if "shape" in given else None,
         preprocess=_preprocess(tables["preprocess"]) if tables["preprocess"] else None,
         formats=tuple(_one_of({"formats": each}, "formats", FORMATS, "[output]") for each in formats) if formats else FORMATS,

@@ -83,6 +83,7 @@ class Report:
     bits: Bits
     activation_bits: int
     input_dtype: str
+    output_dtype: str
     preprocess: str
     layers: tuple[LayerRow, ...]
     files: tuple[FileRow, ...]

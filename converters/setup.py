@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edge.answers import class_count, kind_of
 from edge.batches import size_text, takes_pictures
 from edge.converters.keras_model import KerasModel, without_values
-from edge.converters.layers import INPUT_DTYPES, meant_preset, read_graph, rescales_itself
+from edge.converters.layers import meant_preset, read_graph, rescales_itself
 from edge.converters.layouts import is_turned
 from edge.converters.samples import Samples, Source, load_examples
 from edge.errors import InputError
@@ -16,13 +16,14 @@ from edge.graph import Graph
 from edge.ops import Activation
 from edge.preprocess import Preprocess, default_for, preset
 from edge.tensors import TensorInfo
+from edge.widths import INPUT_DTYPES, INT8
 
 _LOSSES_OF_VALUES = ("mean_squared_error", "mse", "mean_absolute_error", "mae", "huber", "log_cosh")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A model as read, and how its input is made."""
+    """A model as read, and how its input is made. `input_dtype` is what the program will take; the graph has no int8 input yet."""
 
     model: KerasModel
     graph: Graph
@@ -76,16 +77,17 @@ def _pixels(preprocess: Preprocess) -> str:
 
 
 def prepare(model: KerasModel, input_dtype: str, preprocess: Preprocess | str | None) -> Setup:
-    """A model with its network; `input_dtype` is "auto" or one of `INPUT_DTYPES`. Raises `InputError` where these don't fit together."""
-    if input_dtype not in ("auto", *INPUT_DTYPES):
-        raise InputError(f"input_dtype should be auto or one of {', '.join(INPUT_DTYPES)}, got {input_dtype!r}")
+    """A model with its network; `input_dtype` is one of `INPUT_DTYPES`. Raises `InputError` where these don't fit together."""
+    if input_dtype not in INPUT_DTYPES:
+        raise InputError(f"input_dtype should be one of {', '.join(INPUT_DTYPES)}, got {input_dtype!r}")
     given = preset(preprocess) if isinstance(preprocess, str) else preprocess
     chosen = given or default_for(rescales_itself(model))
-    dtype = ("uint8" if chosen.is_bytes else "float32") if input_dtype == "auto" else input_dtype
+    seen_as = "uint8" if chosen.is_bytes else "float32"
+    dtype = seen_as if input_dtype == "auto" else input_dtype
     if dtype == "uint8" and not chosen.is_bytes:
         seen, advice = chosen.describe(), "give --preset byte, or --input-dtype float32"
         raise InputError(f"an input of uint8 takes pixels 0..255, but the network sees {seen}; {advice}")
-    graph = read_graph(model, input_dtype=dtype)
+    graph = read_graph(model, input_dtype=seen_as if dtype == INT8 else dtype)
     shapes = [graph.types[name].shape for name in graph.inputs]
     pictures = [shape for shape in shapes if takes_pictures(shape)]
     for shape in (pictures or shapes[:1]) if given is not None else ():
@@ -106,7 +108,7 @@ def outputs_of(model: KerasModel, graph: Graph) -> list[dict[str, str]]:
 
 def _activation(graph: Graph, tensor: str) -> str:
     node = graph.producer(tensor)
-    while node is not None and node.op in ("reshape", "dequantize"):
+    while node is not None and node.op in ("reshape", "dequantize", "quantize"):
         node = graph.producer(node.inputs[0])
     if node is None or node.op == "softmax":
         return "linear" if node is None else "softmax"

@@ -16,6 +16,7 @@ from edge.converters import tflite_layers as layers
 from edge.converters import tflite_moves as moves
 from edge.converters.tflite_convolutions import convolution
 from edge.converters.tflite_file import serialize
+from edge.converters.tflite_integers import whole_activations
 from edge.converters.tflite_lowering import Lowering
 from edge.converters.tflite_model import LiteModel
 from edge.errors import FormatError
@@ -92,12 +93,15 @@ def explain_size(graph: Graph) -> dict[str, tuple[int, str]]:
 
 def _lower(graph: Graph, *, input_float: bool) -> tuple[LiteModel, Mapping[str, int]]:
     """The model, and the bytes of constants by layer."""
-    low = Lowering(graph, input_float)
+    low, whole = Lowering(graph, input_float), whole_activations(graph)
+    within = {name for each in whole.values() for name in each.within}
     for name in graph.inputs:
         low.add_input(name)
     for node in graph.nodes:
-        low.builder.layer = _layer(node)
-        low.give(node.output, _LOWERINGS[node.op](low, node))
+        if node.output not in within:
+            low.builder.layer = _layer(node)
+            found = whole.get(node.output)
+            low.give(node.output, _LOWERINGS[node.op](low, node) if found is None else found.lowered(low))
     inputs = tuple((name, low.inputs[name]) for name in graph.inputs)
     model = LiteModel((), (), inputs, _outputs(low), graph.name)
     return LiteModel(tuple(low.builder.tensors), tuple(low.builder.operators), inputs, model.outputs, graph.name), low.builder.layer_bytes

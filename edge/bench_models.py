@@ -195,4 +195,6 @@ def _load_tflite(path: Path, threads: int) -> Loaded:
 def _example(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """One input: random pixels, or values of 0..1."""
     pixels = np.random.default_rng(SEED).integers(0, 256, shape).astype(np.uint8)
+    if dtype == "int8":
+        return pixels.view(np.int8)
     return pixels if dtype == "uint8" else pixels.astype(np.float32) / np.float32(255)

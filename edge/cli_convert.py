@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from edge.cli_options import PATH, json_option, numbers, overrides, preprocessing_options
 from edge.cli_search import draw, print_choice, search_options, taken_goal
 from edge.console import Column, Progress, bytes_text, out, out_json, out_notes, out_table, printable, styled, warn
-from edge.widths import ACTIVATION_WIDTHS, CHOICES, DEFAULT_RANGES, RANGES, width
+from edge.widths import ACTIVATION_WIDTHS, CHOICES, DEFAULT_RANGES, INPUT_DTYPES, OUTPUT_DTYPES, RANGES, width
 
 if TYPE_CHECKING:
     from edge.converters.recipe_file import Recipe
@@ -32,6 +32,7 @@ Examples:
   edge convert model.h5 --bits 8 --calibrate photos/   8-bit weights and activations
   edge convert model.h5 --bits 1 --calibrate photos/   1-bit weights, 8-bit activations
   edge convert model.h5 --bits 4 --activation-bits 4 --calibrate photos/
+  edge convert model.h5 --bits 8 --calibrate photos/ --input-dtype int8 --output-dtype int8   integers at both ends
   edge convert model.h5 --bits 4 --calibrate photos/ --layer 'block1_*=8' --layer dense=ternary
   edge convert model.h5 --data test.npz         measures how far the result agrees with the source
   edge convert model.h5 --preset torch --labels classes.txt
@@ -65,8 +66,10 @@ With --recipe the choices are those of the file; --format, --calibrate (where it
 @click.option("--data", type=PATH, metavar="FILE|FOLDER", help="Pictures to compare source and result on.")
 @click.option("--weights", type=PATH, metavar="FILE", help="Weights of a model that holds none, such as JSON; of save_weights.")
 @click.option("--input-shape", type=numbers(int), metavar="H,W,C", help="Sizes of an input that the model leaves open.")
-@click.option("--input-dtype", type=click.Choice(("auto", "float32", "uint8")), default="auto", show_default=True,
-              help="What the program is given; auto: bytes where pixels stay 0..255.")  # fmt: skip
+@click.option("--input-dtype", type=click.Choice(INPUT_DTYPES), default="auto", show_default=True,
+              help="What both files are given; auto: floats, but bytes in the .edge where pixels stay 0..255.")  # fmt: skip
+@click.option("--output-dtype", type=click.Choice(OUTPUT_DTYPES), default="float32", show_default=True,
+              help="What both files give.")  # fmt: skip
 @click.option("--labels", type=PATH, metavar="FILE",
               help="Names of the classes, to be stored: .txt, .csv or .json; by default labels.txt beside MODEL, if it fits.")  # fmt: skip
 @search_options
@@ -133,6 +136,7 @@ def _chosen(model: str, changed: dict[str, Any], options: dict[str, Any], goal: 
         "calibrate": options["calibrate"],
         "ranges": options["calibration"],
         "input_dtype": options["input_dtype"],
+        "output_dtype": options["output_dtype"],
         "input_shape": options["input_shape"],
         "preprocess": preprocess_of(model, changed, input_shape=options["input_shape"], weights=options["weights"]),
         "labels": options["labels"],

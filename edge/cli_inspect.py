@@ -120,7 +120,8 @@ def _labels_text(labels: Any) -> str:
 
 def _tensor_text(entry: Mapping[str, Any]) -> str:
     kind = f", {entry['kind']}" if entry.get("kind") else ""
-    return f"{entry['name']} {shape_text(entry['shape'])} {entry['dtype']}{kind}"
+    steps = f" (scale {entry['scale']:.6g}, zero point {entry['zero_point']})" if entry["dtype"] == "int8" and entry["scale"] else ""
+    return f"{entry['name']} {shape_text(entry['shape'])} {entry['dtype']}{steps}{kind}"
 
 
 def _instruction_row(entry: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from edge.ops import ConstantType
 from edge.preprocess import Preprocess
 from edge.program import Instruction, Program
 from edge.targets.costs import ProgramCost, program_cost
+from edge.tensors import Encoding
 from edge.verifier import verify
 
 _VERSION_OFFSET = 8  # of major and minor in the header (`edge.format`)
@@ -70,7 +71,8 @@ def _names(program: Program, ends: str) -> list[str]:
 
 def _end(program: Program, number: int, name: str) -> dict[str, Any]:
     kind = program.tensors[number].type
-    return {"name": name, "shape": list(kind.shape), "dtype": kind.encoding.name.lower()}
+    steps = {"scale": kind.scale, "zero_point": kind.zero_point} if kind.encoding is Encoding.INT8 else {}
+    return {"name": name, "shape": list(kind.shape), "dtype": kind.encoding.name.lower(), **steps}
 
 
 def _outputs(program: Program) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge.compare import Comparison
-from edge.compare_layers import LayerComparison
+from edge.compare_layers import EXACT, LayerComparison
 from edge.console import Column, count_text, out, out_table, printable
 
 NOT_COMPARED = "compared from input to output alone: its tensors do not have the source's names"
@@ -41,12 +41,14 @@ def show(comparisons: Sequence[Comparison]) -> None:
 
 def _one(comparison: Comparison) -> tuple[list[Column], list[list[str]]]:
     words = [Column("layers", folds=True), Column("computed as"), Column("precision")]
-    numbers = [Column(title, right=True) for title in ("values", "flipped", "ties", "max error", "relative")]
+    numbers = [Column(title, right=True) for title in ("values", "flipped", "ties", "max error", "relative", "beyond")]
     return [*words, *numbers, Column("")], [_full(layer) for layer in comparison.layers]
 
 
 def _full(layer: LayerComparison) -> list[str]:
-    return [layer_name(layer), _operations(layer), layer.precision, f"{layer.values:,}", *_cells(layer)]
+    *numbers, verdict = _cells(layer)
+    beyond = "-" if layer.tolerance is None or layer.precision == EXACT else f"{layer.beyond:,}"
+    return [layer_name(layer), _operations(layer), layer.precision, f"{layer.values:,}", *numbers, beyond, verdict]
 
 
 def _operations(layer: LayerComparison) -> str:

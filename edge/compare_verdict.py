@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.cli_model import Head
-from edge.compare_layers import EXACT, LayerComparison
+from edge.compare_layers import EXACT, MOST_BEYOND, LayerComparison
 from edge.compare_run import Answers
 from edge.compare_statistics import PairedDifference, Share, paired_difference, share
 from edge.converters.report import WARN_BELOW
@@ -104,4 +104,7 @@ def _but_ties(layers: Sequence[LayerComparison], tied: Sequence[int]) -> str:
 def _difference(layer: LayerComparison) -> str:
     if layer.flipped_bits:
         return f"{layer.flipped_bits:,} of {layer.values:,} signs"
+    if layer.precision in MOST_BEYOND:
+        far = f"{layer.beyond:,} of {layer.values:,} values by more than {layer.tolerance:.3g}, up to {layer.max_abs_error:.3g}"
+        return f"{far}; where its ranges were found on pictures, give such with --data"
     return f"by {layer.max_abs_error:.3g}, where {layer.tolerance:.3g} is rounding"

@@ -31,7 +31,7 @@ from edge.kernels.registry import Code, Derived
 from edge.memory import aligned, aligned_apart
 from edge.paths import require_path
 from edge.program import SPARE_BYTES, Program
-from edge.tensors import Encoding, TensorInfo
+from edge.tensors import Encoding, TensorInfo, TensorType
 from edge.threads import Entries, Pool, close_with, most_threads, parts_for
 from edge.values import as_batch, pixels, real_values, stored_values
 
@@ -75,7 +75,7 @@ class Engine:
         if threads < 1:
             raise InputError(f"threads should be 1 or more, got {threads}; leave it out for one thread")
         self.program = program
-        self.inputs = self._infos(program.inputs, program.metadata.get("inputs", ()), "input", {Encoding.UINT8: "uint8"})
+        self.inputs = self._infos(program.inputs, program.metadata.get("inputs", ()), "input")
         self.library = None if machine else in_use()
         self.machine = machine or (self.library.machine if self.library else detect())
         self.threads = min(threads, most_threads())
@@ -98,13 +98,13 @@ class Engine:
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         names = [output["name"] for output in self.program.metadata.get("outputs", ())]
-        return self._infos(self.program.outputs, names, "output", {})
+        return self._infos(self.program.outputs, names, "output")
 
-    def _infos(self, numbers: Sequence[int], names: Sequence[str], kind: str, dtypes: dict[Encoding, str]) -> tuple[TensorInfo, ...]:
+    def _infos(self, numbers: Sequence[int], names: Sequence[str], kind: str) -> tuple[TensorInfo, ...]:
         types = [self.program.tensors[i].type for i in numbers]
         named = [*names, *(f"{kind}{i}" for i in range(len(names), len(types)))]
         return tuple(
-            TensorInfo(name, t.shape, dtypes.get(t.encoding, "float32")) for name, t in zip(named, types, strict=False)
+            TensorInfo(name, t.shape, _dtype(t).name, t.scale, t.zero_point) for name, t in zip(named, types, strict=False)
         )
 
     @property
@@ -118,21 +118,23 @@ class Engine:
 
     # -- running -----------------------------------------------------------------------------------------------------------
 
-    def run(self, *x: Any) -> Any:
+    def run(self, *x: Any, stored: bool = False) -> Any:
         """The network's outputs for a batch.
 
         `x` is one example or a batch of NHWC float32 or uint8 arrays (uint8: the values 0..255); for several inputs one such array for
-        each, a list of them, or a dict by input name (`edge.batches`). Returns float32 of shape (N, *output) for a batch, without the first
-        axis for one example; a list of such arrays for several outputs. Raises InputError if `x` does not fit.
+        each, a list of them, or a dict by input name (`edge.batches`); an int8 input takes int8 arrays as they are and quantizes others.
+        Returns float32 of shape (N, *output) for a batch, without the first axis for one example; with `stored` int8 outputs as int8
+        (`outputs` has their scale and zero point); a list of such arrays for several outputs. Raises InputError if `x` does not fit.
         """
         batches, single = self._batches(x)
-        results = [np.empty((len(batches[0]), *self.program.tensors[i].type.shape), np.float32) for i in self.program.outputs]
+        kinds = [self.program.tensors[i].type for i in self.program.outputs]
+        results = [np.empty((len(batches[0]), *kind.shape), _dtype(kind) if stored else np.float32) for kind in kinds]
         with self._lock:
             for i, example in enumerate(zip(*batches, strict=True)):
                 self._place(example)
                 self._infer()
-                for number, view, result in zip(self.program.outputs, self._outputs, results, strict=True):
-                    result[i] = real_values(view, self.program.tensors[number].type)
+                for kind, view, result in zip(kinds, self._outputs, results, strict=True):
+                    result[i] = real_values(view, kind) if result.dtype == np.float32 else view.reshape(kind.shape)
         if single:
             results = [result[0] for result in results]
         return results[0] if len(results) == 1 else results
@@ -271,6 +273,11 @@ class Engine:
         after = _GUARD_BYTES + self.program.arena_bytes
         if (self._guarded[:_GUARD_BYTES] != _GUARD_VALUE).any() or (self._guarded[after:] != _GUARD_VALUE).any():
             raise EdgeError("a kernel wrote outside the arena: this is a fault of edge; please report it with the model file")
+
+
+def _dtype(kind: TensorType) -> np.dtype[Any]:
+    """What users give or get of a tensor: bytes as they are stored, all else as float32."""
+    return np.dtype({Encoding.UINT8: np.uint8, Encoding.INT8: np.int8}.get(kind.encoding, np.float32))
 
 
 def _renew_all() -> None:

@@ -148,8 +148,10 @@ class TensorType:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output: its name, its shape without the batch, the dtype it is given or returned in."""
+    """An input or output: its name, its shape without the batch, its dtype; what is int8 stands for `scale` * (q - `zero_point`)."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    scale: float = 1.0
+    zero_point: int = 0

@@ -178,7 +178,8 @@ def _in_order(interpreter: Any, details: list[dict[str, Any]], kind: str) -> lis
 
 
 def _info(name: str, detail: dict[str, Any]) -> TensorInfo:
-    return TensorInfo(name, tuple(int(size) for size in detail["shape"][1:]), np.dtype(detail["dtype"]).name)
+    scale, zero_point = detail["quantization"]  # 0, 0 where a tensor has none
+    return TensorInfo(name, tuple(int(size) for size in detail["shape"][1:]), np.dtype(detail["dtype"]).name, scale or 1.0, zero_point)
 
 
 def _batch(x: Any, info: TensorInfo) -> tuple[Array, bool]:

@@ -22,8 +22,8 @@ _DTYPES = {Encoding.FLOAT32: np.float32, Encoding.INT8: np.int8, Encoding.UINT8:
 def as_batch(x: Any, kind: TensorType, *, name: str = "") -> tuple[np.ndarray, bool]:
     """`x` as a batch (N, *shape) in a dtype that the input tensor `kind` takes, and whether it was one example.
 
-    A single number is an example of an input that takes one value. `name` tells the input from others in errors. Raises InputError where
-    its shape or its values do not fit.
+    Of an int8 input int8 arrays are what is stored, others real values, which are quantized. A single number is an example of an input that
+    takes one value. `name` tells the input from others in errors. Raises InputError where its shape or its values do not fit.
     """
     shape, where = kind.shape, f"the input {name}".rstrip()
     try:
@@ -37,16 +37,19 @@ def as_batch(x: Any, kind: TensorType, *, name: str = "") -> tuple[np.ndarray, b
     if batch.shape[1:] != shape:
         expected = size_text(shape)
         raise InputError(f"{where} does not fit: expected (N, {expected}) or ({expected}), received {array.shape}; resize it")
-    return _as_input(batch, kind.encoding, where), single
+    return _as_input(batch, kind, where), single
 
 
-def _as_input(batch: np.ndarray, wanted: Encoding, where: str) -> np.ndarray:
+def _as_input(batch: np.ndarray, kind: TensorType, where: str) -> np.ndarray:
+    wanted = kind.encoding
     if batch.dtype == _DTYPES[wanted] or (wanted is Encoding.FLOAT32 and batch.dtype == np.uint8):
         return batch
     if batch.dtype.kind not in "fiub":
         raise InputError(f"{where} does not fit: expected float32 or uint8 values, received {batch.dtype}; convert it")
     if wanted is Encoding.FLOAT32:
         return batch.astype(np.float32)
+    if wanted is Encoding.INT8:
+        return quantize(batch.astype(np.float32), kind)
     whole = batch.astype(np.uint8) if batch.size == 0 or (np.min(batch) >= 0 and np.max(batch) <= 255) else None
     if whole is None or not np.array_equal(whole, batch):
         raise InputError(

@@ -29,7 +29,7 @@ MAX_ARENA_BYTES = 1 << 32
 # Bytes of tensors and filters that one inference touches: minutes on a slow processor, and fifty times what ResNet-50 needs in float32.
 MAX_WORK_BYTES = 1 << 40
 
-_GIVEN = (Encoding.FLOAT32, Encoding.UINT8)  # what users give the engine
+_GIVEN = (Encoding.FLOAT32, Encoding.UINT8, Encoding.INT8)  # what users give the engine
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -101,7 +101,7 @@ def _check_ends(program: Program, numbers: Sequence[int]) -> None:
 def _check_given(program: Program) -> None:
     for number in program.inputs:
         encoding = program.tensors[number].type.encoding
-        _need(encoding in _GIVEN, f"tensor {number} is {encoding.name.lower()}, expected float32 or uint8")
+        _need(encoding in _GIVEN, f"tensor {number} is {encoding.name.lower()}, expected float32, uint8 or int8")
 
 
 def _check_index(number: int, table: Sequence[Any], kind: str) -> None:

@@ -1,4 +1,4 @@
-"""What a conversion offers, widths and ways to find ranges: one table for its commands and for `edge.converters`, where the meaning is."""
+"""What a conversion offers, widths, dtypes and ways to find ranges: one table for its commands and for `edge.converters`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ ACTIVATION_WIDTHS = (1, 2, 4, 8, 32)
 INTEGERS = (2, 4, 8)  # of them, those that are int8 when run
 MIN_MAX, PERCENTILE, MSE = RANGES = ("min-max", "percentile", "mse")  # `edge.converters.ranges`
 DEFAULT_RANGES = MSE
+INT8 = "int8"
+INPUT_DTYPES = ("auto", "float32", "uint8", INT8)  # auto: floats, but bytes for the engine where pictures are whole numbers 0..255
+OUTPUT_DTYPES = ("float32", INT8)
 
 
 def width(text: str) -> Bits:

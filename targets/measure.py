@@ -16,7 +16,7 @@ _BEFORE_SHARING = 12  # inferences after which an engine has tried its helpers
 
 
 def example(program: Program) -> np.ndarray | list[np.ndarray]:
-    """A random picture: bytes, or float32 of 0..1; of several inputs a list of one for each."""
+    """A random picture: bytes, int8, or float32 of 0..1; of several inputs a list of one for each."""
     random = np.random.default_rng(0)
     drawn = [_drawn(random, program.tensors[number].type) for number in program.inputs]
     return drawn[0] if len(drawn) == 1 else drawn
@@ -24,6 +24,8 @@ def example(program: Program) -> np.ndarray | list[np.ndarray]:
 
 def _drawn(random: np.random.Generator, kind: TensorType) -> np.ndarray:
     pixels = random.integers(0, 256, kind.shape).astype(np.uint8)
+    if kind.encoding is Encoding.INT8:
+        return pixels.view(np.int8)
     return pixels if kind.encoding is Encoding.UINT8 else pixels.astype(np.float32) / np.float32(255)
 
 

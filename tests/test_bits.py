@@ -121,9 +121,9 @@ def test_joins_and_scalings_stay_integer() -> None:
 
 @given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
 def test_zero_is_exact_in_every_range(low: float, high: float) -> None:
-    from edge.converters.int8 import _int8_type
+    from edge.converters.int8 import int8_type
 
-    kind = _int8_type((1,), min(low, high, 0.0), max(low, high, 0.0))
+    kind = int8_type((1,), min(low, high, 0.0), max(low, high, 0.0))
     assert -128 <= kind.zero_point <= 127
     ends = np.array([min(low, high, 0.0), max(low, high, 0.0)])
     stored = np.rint(ends / kind.scale) + kind.zero_point

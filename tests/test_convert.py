@@ -243,7 +243,8 @@ def test_other_models_take_floats_unless_the_preset_is_bytes(tmp_path: Path) -> 
     ("options", "says"),
     [
         ({"bits": 5}, "bits should be one of 1, 2, ternary, 4, 8, 16, 32, got 5"),
-        ({"input_dtype": "int4"}, "input_dtype should be auto or one of float32, uint8"),
+        ({"input_dtype": "int4"}, "input_dtype should be one of auto, float32, uint8, int8"),
+        ({"output_dtype": "uint8"}, "output_dtype should be one of float32, int8"),
         ({"input_dtype": "uint8", "preprocess": "unit"}, "takes pixels 0..255, but the network sees"),
         ({"preprocess": "instagram"}, "unknown preset"),
         ({"labels": ["a", "b"]}, "expected 10 names"),

@@ -122,7 +122,7 @@ def test_inputs_and_outputs_exist(field: str, numbers: tuple[int, ...]) -> None:
 
 def test_inputs_are_what_users_give() -> None:
     made = chain([0, 64])
-    refused(with_tensor(made, 0, encoding=Encoding.BITS), "inputs: tensor 0 is bits, expected float32 or uint8")
+    refused(with_tensor(made, 0, encoding=Encoding.BITS), "inputs: tensor 0 is bits, expected float32, uint8 or int8")
 
 
 # -- instructions --------------------------------------------------------------------------------------------------------------

@@ -147,6 +147,11 @@ def _activation(kind: Activation, alpha: float = 1.0) -> dict[str, float]:
     return {"activation": int(kind), "alpha": alpha, "limit": math.inf}
 
 
+def _whole(net: Net, quantization: tuple[float, int], name: str, **given: object) -> Net:
+    """An activation of what int8 stands for, as int8 again."""
+    return net.op("dequantize", F32).op(name, **given).op("quantize", int8(*quantization))
+
+
 # -- the cases -----------------------------------------------------------------------------------------------------------------
 
 CASES: dict[str, Callable[[Net], Net | Graph]] = {
@@ -259,6 +264,10 @@ CASES: dict[str, Callable[[Net], Net | Graph]] = {
     "float_elu": lambda n: n.input((5, 4, 6)).op("activation", **_activation(Activation.ELU)),
     "float_elu_slope": lambda n: n.input((5, 4, 6)).op("activation", **_activation(Activation.ELU, 0.4)),
     "float_sigmoid": lambda n: n.input((5, 6)).op("activation", **_activation(Activation.SIGMOID)),
+    # activations between int8 tensors, one integer operator each
+    "int8_softmax": lambda n: _whole(n.input((10,), I8, scale=0.08, zero=-5), (1 / 256, -128), "softmax"),
+    "int8_sigmoid": lambda n: _whole(n.input((5, 6), I8, scale=0.05), (1 / 256, -128), "activation", **_activation(Activation.SIGMOID)),
+    "int8_tanh": lambda n: _whole(n.input((5, 6), I8, scale=0.03), (1 / 128, 0), "activation", **_activation(Activation.TANH)),
     "float_prelu": lambda n: n.input((5, 4, 6)).op("prelu", slope=n.vector(6)).op("softmax"),
     "float_tanh": lambda n: n.input((6,)).op("activation", **_activation(Activation.TANH)),
     "float_relu": lambda n: n.input((5, 4, 6)).op("activation", **RELU).op("activation", **RELU_2),
