@@ -42,7 +42,7 @@ def cases(op: str, signature: Signature, count: int, variant: int = 0) -> Iterat
 
 def seeds(op: str) -> int:
     """How many cases to take: more where they cost no compilation."""
-    return 4 if op in (*SPECIALISED, "max_pool2d", "average_pool2d") else 25
+    return 2 if op in (*SPECIALISED, "max_pool2d", "average_pool2d") else 25
 
 
 def check(one: Case, machine: Machine, *, at_end: bool) -> None:

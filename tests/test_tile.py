@@ -131,7 +131,7 @@ def octets(seed: int, count: int) -> np.ndarray:
 
 TILES = [(isa, shape) for isa, machine in MACHINES.items() for shape in shapes(machine)]
 BEST = detect().isa.name
-SAMPLED = [each for i, each in enumerate(TILES) if each[0] == BEST or not i % 2]  # the others are left to the slow tests
+SAMPLED = [each for i, each in enumerate(TILES) if each[0] == BEST or not i % 4]  # the others are left to the slow tests
 CHOSEN = [pytest.param(*each, marks=[pytest.mark.slow] * (each not in SAMPLED)) for each in TILES]
 
 
