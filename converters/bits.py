@@ -116,7 +116,8 @@ def requested(
 
 def measured(graph: Graph, request: Request) -> Graph:
     """The network, of `graph`'s tensors, whose statistics `choose_bits` wants: one with weights of few bits has ranges of its own."""
-    return with_weights(graph, request) if request.has_integers else graph
+    ends = request.has_int8_ends and request.activation_bits != 1  # signs are placed by statistics of the network as it was
+    return with_weights(graph, request) if request.has_integers or ends else graph
 
 
 def few_levels(graph: Graph, request: Request) -> dict[str, int]:

@@ -2,15 +2,16 @@
 
     byte picture         q = x - 128: what reads it reads int8 in place of uint8
     another input        the int8 form that layers read, or one by the range seen on pictures
-    softmax, sigmoid     steps of 1/256 from 0, as every runtime has them; tanh: steps of 1/128
+    softmax, sigmoid     steps of 1/256 from 0, as every runtime has them; tanh: of 1/128; a reshape behind them changes nothing
     another output       the int8 form that a layer gives, or one by the range seen on pictures
 
-Of several inputs those that are pictures become int8; packed outputs stay signs.
+Of several inputs those that are pictures become int8; packed outputs stay signs. Scales of filters include that of their input: a layer
+reads an int8 tensor where it was made to, else what that stands for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edge.batches import takes_pictures
@@ -47,10 +48,13 @@ def before_ends(graph: Graph) -> frozenset[str]:
 
 
 def with_int8_inputs(graph: Graph, statistics: Mapping[str, Statistics]) -> Graph:
-    """`graph` with its pictures, or its only input, as int8. Raises `InputError` where that has no range, or is no quantity."""
+    """`graph` with its pictures, or its only input, as int8. Raises `InputError` for none, one without a range or no quantity."""
+    chosen = [name for name in graph.inputs if len(graph.inputs) == 1 or takes_pictures(graph.types[name].shape)]
+    if not chosen:
+        raise InputError(f"none of the inputs {', '.join(graph.inputs)} is a picture, which alone becomes int8; leave --input-dtype out")
     graph = _byte_inputs(graph)
-    for name in graph.inputs:
-        if encoding(graph, name) is F32 and (len(graph.inputs) == 1 or takes_pictures(graph.types[name].shape)):
+    for name in chosen:
+        if encoding(graph, name) is F32:
             graph = _real_input(graph, name, statistics)
     return graph
 
@@ -61,7 +65,7 @@ def _byte_inputs(graph: Graph) -> Graph:
     whole = [name for name, kind in graph.types.items() if kind.encoding is U8]
     graph = replace(graph, types=types)
     for name in whole:
-        graph = _read_real(graph, name)
+        graph = _read_real(graph, name, [node for node in graph.consumers(name) if not _takes_int8(graph, node)])
     return graph
 
 
@@ -81,13 +85,14 @@ def _real_input(graph: Graph, name: str, statistics: Mapping[str, Statistics]) -
         raise InputError(f"the input {name} numbers the rows of a table, which int8 cannot do for it; leave --input-dtype out")
     made = next((graph.types[node.output] for node in graph.consumers(name) if node.op == "quantize"), None)
     kind = made or _by_range(graph, name, statistics, f"the input {name}")
-    same = {node.output: name for node in graph.consumers(name) if node.op == "quantize" and graph.types[node.output] == kind}
-    return _read_real(edit(graph, redirect=same, types={name: kind}), name)
+    same = [node for node in graph.consumers(name) if node.op == "quantize" and graph.types[node.output] == kind]
+    others = [node for node in graph.consumers(name) if node not in same]
+    graph = _read_real(replace(graph, types={**graph.types, name: kind}), name, others)
+    return edit(graph, redirect={node.output: name for node in same})
 
 
-def _read_real(graph: Graph, name: str) -> Graph:
-    """The readers of `name` that do not take int8 read the floats that it stands for, from a `dequantize` in front of all."""
-    readers = [node for node in graph.consumers(name) if not _takes_int8(graph, node)]
+def _read_real(graph: Graph, name: str, readers: Sequence[Node]) -> Graph:
+    """`readers` of int8 `name` read the floats that it stands for, from a `dequantize` in front of all."""
     if not readers:
         return graph
     real = fresh(graph, f"{name}/real")
@@ -113,12 +118,19 @@ def _int8_output(graph: Graph, name: str, statistics: Mapping[str, Statistics]) 
     node = graph.producer(name)
     if node is not None and node.op == "dequantize" and encoding(graph, node.inputs[0]) is I8:
         return _with_output(graph, name, node.inputs[0])
-    fixed = fixed_quantization(node)
+    fixed = fixed_quantization(_behind_moves(graph, node))
     shape = graph.types[name].shape
     kind = TensorType(shape, I8, *fixed) if fixed else _by_range(graph, name, statistics, f"the output {_called(graph, name)}")
     stored = fresh(graph, f"{name}/int8")
     nodes = (*graph.nodes, new_node("quantize", (name,), stored, node.layers if node else ()))
     return _with_output(replace(graph, nodes=nodes, types={**graph.types, stored: kind}), name, stored)
+
+
+def _behind_moves(graph: Graph, node: Node | None) -> Node | None:
+    """The node that makes the values which `node` only arranges."""
+    while node is not None and node.op in ("reshape", "transpose"):
+        node = graph.producer(node.inputs[0])
+    return node
 
 
 def _with_output(graph: Graph, before: str, now: str) -> Graph:

@@ -91,7 +91,7 @@ class Model:
     @property
     def takes_bytes(self) -> bool:
         """Whether the engine wants whole numbers 0..255; a TFLite runner always takes real values."""
-        return self.engine is not None and self.input.dtype == "uint8"
+        return self.engine is not None and any(info.name == self.input.name and info.is_bytes for info in self.engine.inputs)
 
 
 # -- finding ---------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ The verdict follows from what the conversion gave up (`LayerComparison.precision
 - the file says that it was made from other bytes than the source's, and anything differs by more than rounding: not equal;
 - nothing: no sign differs but for ties, values differ by rounding (1e-4 of the largest magnitude, at least 1e-4), and so do the outputs,
   except for examples in which a tie is shown to have flipped;
-- 8 bits: all but 1 % of the values within 10 % of the largest magnitude of their tensor, at most 10 % of signs, and the same class for at
+- 8 bits: all but 0.1 % of the values within 10 % of the largest magnitude of their tensor, at most 10 % of signs, and the same class for at
   least 90 % of the examples;
 - 4, 2 or 1 bits: layers are shown, not judged; the same class for at least 90 % of the examples.
 """

@@ -24,7 +24,8 @@ EXACT, SIXTEEN_BITS, EIGHT_BITS, FEW_BITS, ONE_BIT = "exact", "16 bits", "8 bits
 PRECISIONS = (ONE_BIT, FEW_BITS, EIGHT_BITS, SIXTEEN_BITS, EXACT)  # the least precise first
 SHOWN = (ONE_BIT, FEW_BITS)  # and not judged
 TOLERANCES = {SIXTEEN_BITS: 0.01, EIGHT_BITS: 0.1}  # of the largest magnitude over all examples, as the step of 8-bit tensors is
-MOST_BEYOND = {EIGHT_BITS: 0.01}  # of the values: ranges of least squared error leave the largest out on purpose, a few in a million
+MOST_BEYOND = {EIGHT_BITS: 0.001}  # of the values: ranges of least squared error leave the largest out on purpose, a few in 100,000
+_KEPT = 1 << 16  # errors that a layer keeps until the largest magnitude is known
 
 _BITS, _FLOAT32, _INT8 = Encoding.BITS, Encoding.FLOAT32, Encoding.INT8
 _GIVEN_UP = {_BITS: ONE_BIT, _INT8: EIGHT_BITS, Encoding.FLOAT16: SIXTEEN_BITS, **dict.fromkeys(NARROW, FEW_BITS)}
@@ -193,7 +194,8 @@ class Tally:
     error: float = 0.0
     magnitude: float = 0.0
     times_rounding: float = 0.0  # the largest error as a multiple of what rounding may do in its example
-    far: list[Array] = field(default_factory=list)  # errors beyond what was tolerated when they were seen, which only grows
+    far: Array = field(default_factory=lambda: np.empty(0, np.float32))  # errors beyond what is tolerated so far, which only grows
+    settled: int = 0  # of such errors, those that were counted where they became many
 
     def add(self, got: Array, want: Array, ties: Array | None) -> None:
         """One example; flat arrays of real values, `ties` for packed tensors."""
@@ -208,8 +210,14 @@ class Tally:
         self.error, self.magnitude = max(self.error, error), max(self.magnitude, magnitude)
         self.times_rounding = max(self.times_rounding, error / tolerance(EXACT, magnitude))
         if self.piece.precision in TOLERANCES:
-            far = errors[~(errors <= tolerance(self.piece.precision, self.magnitude))]
-            self.far += [far] if far.size else []
+            self._note(errors, tolerance(self.piece.precision, self.magnitude))
+
+    def _note(self, errors: Array, allowed: float) -> None:
+        far = errors[~(errors <= allowed)]
+        if far.size:
+            self.far = np.concatenate([self.far[~(self.far <= allowed)], far])
+        if self.far.size > _KEPT:
+            self.settled, self.far = self.settled + self.far.size, self.far[:0]
 
     def result(self, program: Program, names: Sequence[str]) -> LayerComparison:
         operations = tuple(program.instructions[i].definition.name for i in self.piece.instructions)
@@ -217,7 +225,7 @@ class Tally:
 
     def compared(self, tensor: str, operations: tuple[str, ...], encoding: Encoding) -> LayerComparison:
         allowed = tolerance(self.piece.precision, self.magnitude)
-        beyond = sum(int((~(errors <= allowed)).sum()) for errors in self.far)
+        beyond = self.settled + int((~(self.far <= allowed)).sum())
         return LayerComparison(
             tensor=tensor,
             layers=self.piece.layers,
@@ -239,7 +247,8 @@ class Tally:
         if self.piece.precision == EXACT:
             return not self.flipped and self.times_rounding <= 1
         flips, most = TOLERANCES.get(self.piece.precision, 1.0), MOST_BEYOND.get(self.piece.precision, 0.0)
-        return beyond <= most * self.values and self.flipped <= flips * self.values
+        is_finite = self.error < float("inf") or self.piece.precision in SHOWN
+        return beyond <= most * self.values and self.flipped <= flips * self.values and is_finite
 
 
 def tolerance(precision: str, magnitude: float) -> float:

@@ -106,5 +106,5 @@ def _difference(layer: LayerComparison) -> str:
         return f"{layer.flipped_bits:,} of {layer.values:,} signs"
     if layer.precision in MOST_BEYOND:
         far = f"{layer.beyond:,} of {layer.values:,} values by more than {layer.tolerance:.3g}, up to {layer.max_abs_error:.3g}"
-        return f"{far}; where its ranges were found on pictures, give such with --data"
+        return f"{far}; if these are not like the pictures it was calibrated on, give such with --data" if layer.encoding == "int8" else far
     return f"by {layer.max_abs_error:.3g}, where {layer.tolerance:.3g} is rounding"

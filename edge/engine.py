@@ -121,7 +121,7 @@ class Engine:
     def run(self, *x: Any, stored: bool = False) -> Any:
         """The network's outputs for a batch.
 
-        `x` is one example or a batch of NHWC float32 or uint8 arrays (uint8: the values 0..255); for several inputs one such array for
+        `x` is one example or a batch of NHWC float32, uint8 (the values 0..255) or int8 arrays; for several inputs one such array for
         each, a list of them, or a dict by input name (`edge.batches`); an int8 input takes int8 arrays as they are and quantizes others.
         Returns float32 of shape (N, *output) for a batch, without the first axis for one example; with `stored` int8 outputs as int8
         (`outputs` has their scale and zero point); a list of such arrays for several outputs. Raises InputError if `x` does not fit.

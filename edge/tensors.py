@@ -155,3 +155,8 @@ class TensorInfo:
     dtype: str
     scale: float = 1.0
     zero_point: int = 0
+
+    @property
+    def is_bytes(self) -> bool:
+        """Whether it takes whole numbers 0..255, as they are or less 128."""
+        return self.dtype == "uint8" or (self.dtype, self.scale, self.zero_point) == ("int8", 1.0, -128)

@@ -45,11 +45,12 @@ def _as_input(batch: np.ndarray, kind: TensorType, where: str) -> np.ndarray:
     if batch.dtype == _DTYPES[wanted] or (wanted is Encoding.FLOAT32 and batch.dtype == np.uint8):
         return batch
     if batch.dtype.kind not in "fiub":
-        raise InputError(f"{where} does not fit: expected float32 or uint8 values, received {batch.dtype}; convert it")
+        raise InputError(f"{where} does not fit: expected float32, uint8 or int8 values, received {batch.dtype}; convert it")
     if wanted is Encoding.FLOAT32:
         return batch.astype(np.float32)
     if wanted is Encoding.INT8:
-        return quantize(batch.astype(np.float32), kind)
+        with np.errstate(over="ignore"):  # what float32 does not hold is beyond int8 too
+            return quantize(batch.astype(np.float32), kind)
     whole = batch.astype(np.uint8) if batch.size == 0 or (np.min(batch) >= 0 and np.max(batch) <= 255) else None
     if whole is None or not np.array_equal(whole, batch):
         raise InputError(

@@ -59,21 +59,37 @@ def forget() -> None:
 def _content(function: KernelFunction) -> Hashable | None:
     """What decides the code of a function: its instructions, and the values of all names in it; None where these have no fixed value."""
     code, known = function.__code__, function.__globals__
-    values = [cell.cell_contents for cell in function.__closure__ or ()]
-    values += [known.get(name) for name in code.co_names]
-    key = (function.__module__, code, function.__defaults__, *map(_exactly, values))
+    cells = function.__closure__ or ()
     try:
-        hash(key)
-    except TypeError:
+        captured = [cell.cell_contents for cell in cells]
+    except ValueError:  # a cell is empty yet
         return None
-    return key
+    if any(inspect.iscode(constant) for constant in code.co_consts):  # functions within, which name values of their own
+        return None
+    values = [function.__defaults__, *(function.__kwdefaults__ or {}).items(), *captured, *(known.get(name) for name in code.co_names)]
+    return function.__module__, code, *map(_exactly, values)
 
 
 def _exactly(value: Any) -> Hashable:
-    """A value as a key, by which True, 1 and 1.0 differ, and so do 0.0 and -0.0."""
-    if isinstance(value, tuple):
+    """A value as a key, by which True, 1 and 1.0 differ, and so do 0.0 and -0.0; whatever is no plain value counts by identity."""
+    if type(value) is tuple:
         return tuple(map(_exactly, value))
-    return type(value), repr(value) if isinstance(value, float) else value
+    if type(value) in (bool, int, float, str, type(None)):
+        return type(value), repr(value)
+    return _Same(value)
+
+
+class _Same:
+    """A key that only the same object equals, which it keeps alive."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
 
 
 def repeated(body: Any, count: int, *, unrolled: bool) -> Any:

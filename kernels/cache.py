@@ -189,21 +189,25 @@ def objects(codes: Iterable[Code], machine: Machine, progress: Progress | None =
 def _make(codes: Iterable[Code], machine: Machine, progress: Progress | None) -> None:
     """Compile what is not there."""
     absent = missing(codes, machine)
-    for done, code in enumerate(absent):
-        if progress:
-            progress(done, len(absent))
-        _OBJECTS.put(object_name(code, machine), _compile(code, machine))
+    try:
+        for done, code in enumerate(absent):
+            if progress:
+                progress(done, len(absent))
+            _OBJECTS.put(object_name(code, machine), _compile(code, machine))
+    finally:
+        if absent:
+            _forget_shared()
     if absent:
-        _forget_shared()
         gc.collect()  # Numba leaves cycles that hold the frames of its callers, and so what these hold: the constants of an engine
     if progress and absent:
         progress(len(absent), len(absent))
 
 
 def _forget_shared() -> None:
-    from edge.kernels.build import forget
+    if can_compile():
+        from edge.kernels.build import forget
 
-    forget()
+        forget()
 
 
 def _compile(code: Code, machine: Machine) -> bytes:

@@ -42,6 +42,32 @@ def test_globals_tell_functions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert inlined(scaled) is not before
 
 
+def test_defaults_and_names_within_tell_functions_apart() -> None:
+    def made(default: float, keyword: int) -> Callable[..., Any]:
+        def add(x: float, y: float = default, *, z: int = keyword) -> float:
+            return x + y + z
+
+        return add
+
+    def nesting(x: float) -> Any:
+        return [lambda: x + FACTOR]
+
+    assert inlined(made(0.0, 1)) is inlined(made(0.0, 1))
+    assert inlined(made(0.0, 1)) is not inlined(made(-0.0, 1)) and inlined(made(0.0, 1)) is not inlined(made(0.0, 2))
+    assert inlined(nesting) is not inlined(nesting)
+
+
+def test_a_function_that_names_itself_is_compiled_as_it_is() -> None:
+    def outer() -> Any:
+        @inlined
+        def down(x: int) -> int:
+            return down(x)  # type: ignore[no-any-return]
+
+        return down
+
+    assert outer() is not outer()
+
+
 def test_what_may_change_is_not_shared() -> None:
     assert inlined(adding([1])) is not inlined(adding([1]))
 

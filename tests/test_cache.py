@@ -162,3 +162,16 @@ def test_names_tell_kernels_and_machines_apart() -> None:
     codes = [Code(name, lambda machine: print) for name in ("a", "b")]
     machines = [detect(isa.name) for isa in available()]
     assert len({cache.object_name(code, machine) for code in codes for machine in machines}) == len(codes) * len(machines)
+
+
+def test_shared_functions_are_let_go_of_even_where_compiling_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[bool] = []
+
+    def fails(code: Code, machine: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(cache, "_forget_shared", lambda: forgotten.append(True))
+    monkeypatch.setattr(cache, "_compile", fails)
+    with pytest.raises(MemoryError):
+        cache.objects([Code("never compiled", lambda machine: print)], detect())
+    assert forgotten == [True]

@@ -17,7 +17,7 @@ from edge.cli import cli
 from edge.converters import calibration
 from edge.converters.bits import Request, choose_bits, measured
 from edge.converters.calibration import measure
-from edge.converters.integer_ends import with_int8_inputs
+from edge.converters.integer_ends import with_int8_inputs, with_int8_outputs
 from edge.converters.passes import run_passes
 from edge.converters.passes_epilogue import ENGINE_PASSES
 from edge.engine import Engine
@@ -112,6 +112,27 @@ def test_a_float_network_takes_and_gives_int8_by_its_ranges() -> None:
     assert ends_of(after) == [I8, I8] and {node.op for node in after.nodes} >= {"dequantize", "quantize"}
     before = answers(graph, pictures)
     assert np.abs(answers(after, pictures) - before).max() < 0.05 * np.abs(before).max()
+
+
+@pytest.mark.parametrize("bits", [8, 4, 1])
+def test_a_layer_of_floats_reads_what_an_int8_input_stands_for(bits: int) -> None:
+    graph, pictures = simple(*network(softmax=False)), examples(count=20)
+    after, plain = (with_ends(graph, pictures, bits, 32, ends=each) for each in (True, False))
+    before = answers(plain, pictures)
+    assert np.abs(answers(after, pictures) - before).max() < 0.05 * np.abs(before).max()
+
+
+def test_shapes_behind_softmax_keep_its_steps() -> None:
+    graph = Net(rng(0)).input((4,)).op("softmax").op("reshape", rank=2, size_0=2, size_1=2, size_2=0).graph()
+    after = with_int8_outputs(graph, {})
+    kind = after.types[after.outputs[0]]
+    assert (kind.scale, kind.zero_point, kind.shape) == (1 / 256, -128, (2, 2))
+
+
+def test_an_option_that_changes_no_input_is_refused() -> None:
+    net = Net(rng(0)).input((5,)).input((5,))
+    with pytest.raises(InputError, match="none of the inputs input0, input1 is a picture"):
+        with_int8_inputs(net.op("multiply", inputs=("input0", "input1")).graph(), {})
 
 
 def test_of_several_inputs_pictures_become_int8() -> None:
@@ -227,7 +248,8 @@ def test_a_picture_is_classified_through_int8(tmp_path: Path) -> None:
 def test_an_engine_of_int8_refuses_what_is_no_number(tmp_path: Path) -> None:
     edge.convert(DIGITS, tmp_path, bits=1, formats="edge", **ENDS)
     engine = edge.load(tmp_path / "digits.edge")
-    with pytest.raises(InputError, match="expected float32 or uint8 values"):
+    with pytest.raises(InputError, match="expected float32, uint8 or int8 values"):
         engine.run(np.full((28, 28, 1), "a"))
-    assert np.isfinite(engine.run(np.full((28, 28, 1), np.nan, np.float32))).all()
+    for odd in (np.nan, np.inf, 1e300):
+        assert np.isfinite(engine.run(np.full((28, 28, 1), odd))).all()
     assert Engine(to_program(simple(*network()))).run(examples()[0], stored=True).dtype == np.float32

@@ -86,7 +86,7 @@ def test_traces_and_times_take_the_same(engine: Engine, examples: tuple[np.ndarr
         ((np.zeros((2, 6, 5, 3), np.uint8), np.zeros((3, 1))), "received 2 for image, 3 for label"),
         ((np.zeros((2, 5, 6, 3), np.uint8), 0), r"input image does not fit: expected \(N, 6 x 5 x 3\)"),
         ((np.zeros((6, 5, 3)) + 0.5, 0), "input image does not fit: expected pixels"),
-        ((np.zeros((6, 5, 3)), "a"), "input label does not fit: expected float32 or uint8 values, received <U1"),
+        ((np.zeros((6, 5, 3)), "a"), "input label does not fit: expected float32, uint8 or int8 values, received <U1"),
     ],
 )
 def test_what_does_not_fit_is_named(engine: Engine, given: tuple[Any, ...], message: str) -> None:
