@@ -191,4 +191,4 @@ def _panel(axes: Any, found: Answer) -> None:
     axes.set_title(f"{found.recipe.name}, {unit}", fontsize=8, loc="left")
     axes.set(xlim=(WIDTHS[0] - 0.2, WIDTHS[-1] + 0.2), xticks=WIDTHS, xticklabels=[f"x{width:g}" for width in WIDTHS])
     axes.margins(y=0.25)
-    axes.legend(fontsize=6, frameon=False, loc="best")
+    axes.legend(fontsize=6, edgecolor="0.85", loc="best")  # framed: its dot is no score
