@@ -21,10 +21,9 @@ from edge.converters.rewriting import edit, encoding, fresh, new_node
 from edge.errors import InputError
 from edge.graph import Graph, Node
 from edge.ops import OPS, Activation
-from edge.tensors import Encoding, TensorType
+from edge.tensors import BYTE_SHIFT, Encoding, TensorType
 
 F32, I8, U8 = Encoding.FLOAT32, Encoding.INT8, Encoding.UINT8
-BYTE_SHIFT = 128
 _SHARES, _SIGNED_SHARES = (1 / 256, -128), (1 / 128, 0)  # scale and zero point that runtimes insist on
 _FIXED_ACTIVATIONS = {Activation.SIGMOID: _SHARES, Activation.TANH: _SIGNED_SHARES}
 

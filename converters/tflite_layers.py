@@ -11,7 +11,7 @@ from edge.graph import Node
 from edge.kernels.arithmetic import mean_factor
 from edge.kernels.arithmetic import quantize as quantize_values
 from edge.ops import Activation, OpCall
-from edge.tensors import Encoding
+from edge.tensors import BYTE_SHIFT, Encoding
 
 # Twice the first factor takes every float32 other than 0, subnormal ones included, to a magnitude of at least 2.
 _GROW = (np.float32(2.0**127), np.float32(2.0**24))
@@ -183,5 +183,5 @@ def _stored_value(low: Lowering, node: Node, value: float) -> float | None:
         return None
     if kind.encoding is Encoding.FLOAT32:
         return value
-    shift = 128 if kind.encoding is Encoding.UINT8 else 0
+    shift = BYTE_SHIFT if kind.encoding is Encoding.UINT8 else 0
     return float(quantize_values(np.array(value, np.float32), kind)) - shift

@@ -19,11 +19,10 @@ from edge.converters.tflite_activations import ACTIVATIONS
 from edge.converters.tflite_model import Array, Builder, LiteTensor
 from edge.graph import Graph, Node
 from edge.ops import NO_ACTIVATION, Activation
-from edge.tensors import Encoding, TensorType
+from edge.tensors import BYTE_SHIFT, Encoding, TensorType
 
 Attrs = Mapping[str, int | float]
 
-UINT8_SHIFT = 128
 FUSED_NONE, FUSED_RELU, FUSED_RELU_N1_TO_1, FUSED_RELU6 = 0, 1, 2, 3  # ActivationFunctionType of the schema
 
 
@@ -34,7 +33,7 @@ def lite_type(kind: TensorType, shape: tuple[int, ...] | None = None) -> LiteTen
         return LiteTensor("", shape, "float32")
     if kind.encoding is Encoding.BITS:
         return LiteTensor("", shape, "int8", (1.0,), 0)
-    shift = UINT8_SHIFT if kind.encoding is Encoding.UINT8 else 0
+    shift = BYTE_SHIFT if kind.encoding is Encoding.UINT8 else 0
     return LiteTensor("", shape, "int8", (float(np.float32(kind.scale)),), kind.zero_point - shift)
 
 

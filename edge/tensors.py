@@ -146,6 +146,9 @@ class TensorType:
         return f"{size} {self.encoding.name.lower()}{quantized}{halo}"
 
 
+BYTE_SHIFT = 128  # from a byte to the int8 that stands for it
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """An input or output: its name, its shape without the batch, its dtype; what is int8 stands for `scale` * (q - `zero_point`)."""
@@ -159,4 +162,4 @@ class TensorInfo:
     @property
     def is_bytes(self) -> bool:
         """Whether it takes whole numbers 0..255, as they are or less 128."""
-        return self.dtype == "uint8" or (self.dtype, self.scale, self.zero_point) == ("int8", 1.0, -128)
+        return self.dtype == "uint8" or (self.dtype, self.scale, self.zero_point) == ("int8", 1.0, -BYTE_SHIFT)
