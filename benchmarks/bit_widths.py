@@ -113,7 +113,10 @@ def page(known: dict[str, list[dict[str, object]]]) -> str:
 
 
 def main(names: list[str]) -> None:
-    for name in names or MODELS:
+    absent = [name for name in names or MODELS if not MODELS[name].exists()]
+    for name in absent:
+        print(f"{name} keeps its row: {MODELS[name]} is not there{'; train it with: edge train lenet' if name == 'lenet' else ''}")
+    for name in [name for name in names or MODELS if name not in absent]:
         measured = [asdict(row) for row in rows(name, MODELS[name])]
         known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         known = {each: measured if each == name else known[each] for each in MODELS if each == name or each in known}
