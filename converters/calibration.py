@@ -12,6 +12,7 @@ from edge.errors import InputError
 from edge.graph import Array, Graph
 from edge.tensors import Encoding
 
+_LARGEST = 2.0**40  # steps of such values, times those of weights, stay below what .tflite files are read with
 
 @dataclass(frozen=True)
 class Statistics:
@@ -39,7 +40,7 @@ def activations(graph: Graph, pictures: Iterable[Example]) -> Iterator[dict[str,
 def measure(graph: Graph, pictures: Iterable[Example], *, deviations: bool = False) -> dict[str, Statistics]:
     """Statistics of every float32 tensor over `pictures`, which are iterated a second time if `deviations` are asked for.
 
-    Raises `InputError` for no pictures, and where a tensor becomes infinite or not a number.
+    Raises `InputError` for no pictures, and where a tensor becomes not a number or larger than files hold steps for.
     """
     ranges = _ranges(graph, activations(graph, pictures))
     if not deviations:
@@ -59,7 +60,11 @@ def _ranges(graph: Graph, runs: Iterator[Mapping[str, Array]]) -> dict[str, Stat
     if not found:
         raise InputError(f"calibrating {graph.name} needs at least one picture, got none; give --calibrate a file or folder with pictures")
     tables = {name: np.array(rows) for name, rows in found.items()}
-    broken = next((name for name, table in tables.items() if not np.isfinite(table).all()), None)
-    if broken is not None:
-        raise InputError(f"calibrating {graph.name}: the tensor {broken!r} becomes infinite; check the range of the pictures (--preset)")
+    for name, table in tables.items():
+        largest = float(np.abs(table).max())
+        if not largest <= _LARGEST:  # nor for nan
+            raise InputError(
+                f"calibrating {graph.name}: the tensor {name!r} reaches {largest:.3g}, expected at most {_LARGEST:.3g}; "
+                "check the range of the pictures (--preset)"
+            )
     return {name: Statistics(table[:, 0].min(), table[:, 1].max(), table[:, 2].mean()) for name, table in tables.items()}

@@ -6,6 +6,9 @@
 There is no public set of the pictures that the network was described with; these are ours, and figures on them are not comparable. Each
 picture follows from `VERSION` and its number alone. A dial has all numerals, some, or none and a marked 12, without which the time of a
 turned clock could not be told. Labels are (hour 0..11, minute 0..59); the hour hand moves with the minutes.
+
+Pictures to learn from stand upright, but for the last 720, which choose the epoch: a training turns them itself, further and further, to
+any angle (`edge.recipes.Recipe.turning`). A network that sees clocks at any angle from the start does not begin to learn for many epochs.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +27,10 @@ from edge.datasets import Dataset, Part, Pictures
 from edge.errors import InputError
 from edge.files import write_atomically
 
-VERSION = 1  # of the pictures; another one, other pictures
+VERSION = 2  # of the pictures; another one, other pictures
 SIZE = 150
 TRAIN, TEST, UNSEEN = 14_400, 3_600, 1_000
+HELD_BACK = 720  # of those to learn from, the last: turned as those for tests are
 _OVERSAMPLING = 3
 _RADIUS = 0.46  # of the dial, of the picture's side, before it is scaled
 HOUR_HAND, MINUTE_HAND = 0.52, 0.84  # lengths, of the radius
@@ -168,12 +172,14 @@ def _spoilt(picture: NDArray[np.float32], shown: Scene) -> Pictures:
 # -- sets ----------------------------------------------------------------------------------------------------------------------
 
 
-def pictures(numbers: Iterable[int], *, unseen: bool = False) -> Part:
-    """The pictures of these numbers (N, 150, 150, 1), and their labels (N, 2)."""
+def pictures(numbers: Iterable[int], *, unseen: bool = False, upright: bool = False) -> Part:
+    """The pictures of these numbers (N, 150, 150, 1), and their labels (N, 2). upright: with 12 at the top."""
     numbers = list(numbers)
     x, y = np.empty((len(numbers), SIZE, SIZE, 1), np.uint8), np.empty((len(numbers), 2), np.int64)
     for i, number in enumerate(numbers):
         shown = scene(number, unseen=unseen)
+        if upright:
+            shown = replace(shown, turn=0.0)
         x[i, :, :, 0], y[i] = render(shown), shown.label
     return Part(x, y)
 
@@ -201,8 +207,12 @@ def _cache() -> Path:
 
 def _write(path: Path) -> None:
     """Render every set into one file, there whole or not at all."""
-    sets = {"train": (range(TRAIN), False), "test": (range(TRAIN, TRAIN + TEST), False), "unseen": (range(UNSEEN), True)}
-    parts = {name: pictures(numbers, unseen=unseen) for name, (numbers, unseen) in sets.items()}
+    learnt, chosen = pictures(range(TRAIN - HELD_BACK), upright=True), pictures(range(TRAIN - HELD_BACK, TRAIN))
+    parts = {
+        "train": Part(np.concatenate((learnt.x, chosen.x)), np.concatenate((learnt.y, chosen.y))),
+        "test": pictures(range(TRAIN, TRAIN + TEST)),
+        "unseen": pictures(range(UNSEEN), unseen=True),
+    }
     arrays = {f"{axis}_{name}": getattr(part, axis) for name, part in parts.items() for axis in ("x", "y")}
     content = io.BytesIO()
     np.savez(content, **arrays)

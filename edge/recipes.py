@@ -11,7 +11,7 @@ networks leave the training open, and where 1 bit needs more than they say, reci
 - latent weights clipped to -1..1 (https://arxiv.org/abs/1602.02830), straight-through gradients, a batch norm before each sign
 - 1 bit learns from the trained float net of the same recipe besides the labels (https://arxiv.org/abs/1503.02531)
 - deep nets of signs in two stages: signs between layers first, then signs as weights too (https://arxiv.org/abs/1904.05868)
-- pictures shifted, turned and scaled a little by Keras' layers, unless their pixels are permuted
+- pictures shifted, turned and scaled a little by Keras' layers, unless their pixels are permuted; clocks turned to any angle, by and by
 
 The last pictures of the training set are held back to choose the epoch that is kept; the test set is looked at once, by the engine.
 """
@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from edge.clocks import HELD_BACK
 from edge.errors import InputError
 from edge.recipes_gan import GANS
 from edge.zoo_writer import QUANTIZED
@@ -73,6 +74,8 @@ class Recipe:
 
     network: a name of `edge.zoo`. data: a name of `edge.datasets`. permuted: the pixels of all pictures in one fixed other order.
     held_back: pictures of the training set that choose the epoch. loss_weights: of the outputs.
+    turning: of the epochs, the share over which pictures are turned further and further, up to any angle; 0 for none
+    (what is easy first: Bengio et al., 2009, "Curriculum learning").
     asked: what the converted file should reach on the test set, in percent (clock: minutes): float, weights of 1 bit, all of 1 bit.
     seed_figures: what the description of the network reports, by precision; empty where it reports nothing.
     later: no row of the results table yet.
@@ -87,6 +90,7 @@ class Recipe:
     augment: Augment = Augment()
     held_back: int = 5_000
     loss_weights: tuple[float, ...] = (1.0,)
+    turning: float = 0.0
     asked: tuple[float, float, float] | None = None
     seed_figures: Mapping[str, float] = field(default_factory=dict)
     later: bool = False
@@ -102,7 +106,8 @@ class Recipe:
     def how(self, precision: str) -> dict[str, Any]:
         """What decides a training but for its length, as JSON; a result that tells of another was trained by a former recipe."""
         schedule = {name: value for name, value in asdict(self.schedule(precision)).items() if name not in ("epochs", "signs_first")}
-        return {"batch": self.batch, **schedule, "changes": asdict(self.augment)}
+        turning = {"turning": self.turning} if self.turning else {}
+        return {"batch": self.batch, **schedule, "changes": asdict(self.augment), **turning}
 
 
 def recipe(name: str) -> Recipe:
@@ -191,7 +196,7 @@ def _colours() -> Iterator[Recipe]:
 
 def _clock() -> Recipe:
     return Recipe(
-        "clock", "clock", "clocks", _schedules(40, 40, 60, rate=6e-4), batch=24, held_back=720, loss_weights=(6.0, 4.0),
+        "clock", "clock", "clocks", _schedules(24, 24, 40), batch=24, held_back=HELD_BACK, loss_weights=(6.0, 4.0), turning=0.2,
         asked=(1.89, 2.0, 2.5), seed_figures={"float": 1.89},
     )  # fmt: skip
 

@@ -26,6 +26,7 @@ from edge.recipes import Recipe, Schedule
 from edge.train_fused import fused_norms
 from edge.train_pupil import float_weights, half_precision, logits_of, pupil, reseed
 from edge.train_scores import measure_for
+from edge.train_turned import turn_up_to
 from edge.zoo_writer import Model
 
 CHECKPOINT, CURVE = "checkpoint.npz", "curve.csv"
@@ -86,6 +87,11 @@ class Training:
         """Batches an epoch; pictures that fill no batch wait for the next epoch's order."""
         return max(len(self.train) // self.recipe.batch, 1)
 
+    def reach(self, epoch: int) -> float:
+        """How far pictures are turned in an epoch, from 0, as a share of the furthest."""
+        grown_after = self.recipe.turning * self.schedule.epochs
+        return min(1.0, (epoch + 0.5) / grown_after) if grown_after else 0.0
+
 
 def run(training: Training, folder: Path, *, told: Callable[[Epoch], None], batch: Batch, callbacks: Any = None) -> State:
     """Train, or go on from the checkpoint in `folder`; leaves the best epoch's weights in the network."""
@@ -133,6 +139,7 @@ def _stage(
 
 def _epoch(training: Training, model: Model, validate: Model, epoch: int, stage: str, batch: Batch) -> Epoch:
     reseed(model, training.seed, epoch)
+    turn_up_to(model, training.reach(epoch))
     order = np.random.default_rng((training.seed, epoch, 0)).permutation(len(training.train))
     rate, started, cpu, total = float(model.optimizer.learning_rate), time.monotonic(), time.process_time(), 0.0
     size = training.recipe.batch

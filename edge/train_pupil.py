@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge.recipes import Augment, Recipe, Schedule
+from edge.train_turned import turned
 from edge.zoo_writer import Model, Tensor, keras_package
 
 HALF = "mixed_bfloat16"
@@ -36,6 +37,8 @@ def pupil(network: Model, recipe: Recipe, schedule: Schedule, steps: int, *, epo
     keras = keras_package()
     picture = keras.Input(network.input_shape[1:])
     seen = _augmented(picture, recipe.augment)
+    if recipe.turning:
+        seen = turned(seen)
     answers = logits_of(network)(seen)
     if teacher is not None:
         teacher.trainable = False
