@@ -49,6 +49,8 @@ def _as_input(batch: np.ndarray, kind: TensorType, where: str) -> np.ndarray:
     if wanted is Encoding.FLOAT32:
         return batch.astype(np.float32)
     if wanted is Encoding.INT8:
+        if np.isnan(batch).any():
+            raise InputError(f"{where} does not fit: expected numbers, which become int8, received NaN; check how the input was made")
         with np.errstate(over="ignore"):  # what float32 does not hold is beyond int8 too
             return quantize(batch.astype(np.float32), kind)
     whole = batch.astype(np.uint8) if batch.size == 0 or (np.min(batch) >= 0 and np.max(batch) <= 255) else None
