@@ -76,6 +76,16 @@ def test_minutes_are_not_percent() -> None:
     assert Cell((2.5,), {"measure": "minutes off"}).text() == "2.50"
 
 
+def test_clocks_have_a_table_of_dials_learnt_and_not() -> None:
+    run = row("clock", "float", 0.0)
+    for file in run["files"].values():
+        file |= {"measure": "minutes off", "score": 1.5, "further": {"unseen": {"score": 12.25, "pictures": 1_000}}}
+    made = page([run])
+    assert "| clock-float | 1.50 | 12.25 | 2,048 |\n| clock-float, 8 bit | 1.50 | 12.25 | 2,048 |\n" in made
+    assert "| **1.50** | 1.50 |" in made
+    assert "## Clocks" not in page([row("lenet", "float", 0.99)])
+
+
 def test_a_new_run_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
     (tmp_path / "lenet-float").mkdir()
     (tmp_path / "lenet-float" / "result.json").write_text(json.dumps(row("lenet", "float", 0.995)))
