@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_rows import COLUMNS, ROOT, Cell, Rows, absent, cell, collect, keep, measure_latencies, read_rows
-from wider_networks import plot, section
+from learning_curves import plot as plot_curves
+from wider_networks import plot as plot_widths
+from wider_networks import section
 
 from edge.console import bytes_text
 from edge.recipes import RECIPES, TABLE, Recipe
@@ -126,10 +128,17 @@ what is missing.
 {len(TABLE) * len(COLUMNS) - len(missing)} of {len(TABLE) * len(COLUMNS)} cells are measured.
 
 {section(rows)}
-{clocks(rows)}## Runs
+{clocks(rows)}## How they learnt
 
-{hardware(rows)} Curves are in [benchmarks/results/curves](../benchmarks/results/curves). In a command `--data` names the
-file that the data set came from; without it Keras fetches the same. Times are those of the engine on one thread of that processor.
+![Share of the pictures held back that is wrong, by epoch, a line for each precision](learning-curves.svg)
+
+The share of the pictures held back that is wrong after each epoch, on a logarithmic scale; dotted while signs stood between layers and
+weights were still floats. The dot is the epoch that was kept. The figures are in [benchmarks/results/curves](../benchmarks/results/curves).
+
+## Runs
+
+{hardware(rows)} In a command `--data` names the file that the data set came from; without it Keras fetches the same. Times are those of
+the engine on one thread of that processor.
 
 {runs_table(rows)}
 """
@@ -157,7 +166,8 @@ def write_tables(runs: Path | None = None, *, timed: bool = False) -> Rows:
             measure_latencies(rows, runs)
         keep(rows, runs)
     PAGE.write_text(page(rows), encoding="utf-8")
-    plot(rows)
+    plot_widths(rows)
+    plot_curves(rows)
     README.write_text(readme_with(README.read_text(encoding="utf-8"), rows), encoding="utf-8")
     return rows
 

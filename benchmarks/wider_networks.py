@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_rows import ROOT, Cell, Rows, cell, is_whole
+from panels import draw
 
 from edge.recipes import RECIPES, TABLE, Recipe
 
@@ -22,11 +23,6 @@ PRECISION = "xnor"
 ONE_BIT = ("xnor", "xnor-k")
 LARGEST_SHARE = 0.25  # of the float file
 TRAINING_PICTURES = {"mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000, "clocks": 14_400}
-PANELS_A_ROW = 4
-_STYLE: Any = {
-    "svg.hashsalt": "edge", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 8, "axes.spines.top": False,
-    "axes.spines.right": False,
-}  # fmt: skip
 
 
 def described(recipe: Recipe) -> float | None:
@@ -156,25 +152,7 @@ def steps_an_epoch(recipe: Recipe) -> int:
 
 def plot(rows: Rows, path: Path = PICTURE) -> bool:
     """A panel for each recipe of which a width was trained: scores by width, beside the float net described. Whether there was any."""
-    measured = [each for each in answers(rows) if each.cells]
-    if not measured:
-        return False
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    columns = min(len(measured), PANELS_A_ROW)
-    lines = -(-len(measured) // columns)
-    with matplotlib.rc_context(_STYLE):
-        figure, grid = plt.subplots(lines, columns, figsize=(2.6 * columns, 2.1 * lines), layout="constrained", squeeze=False)
-        for axes, each in zip(grid.flat, measured, strict=False):
-            _panel(axes, each)
-        for axes in grid.flat[len(measured) :]:
-            axes.set_visible(False)
-        figure.savefig(path, metadata={"Date": None})
-        plt.close(figure)
-    return True
+    return draw(path, [each for each in answers(rows) if each.cells], _panel)
 
 
 def _panel(axes: Any, found: Answer) -> None:
