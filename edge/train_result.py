@@ -47,14 +47,15 @@ def _tested(path: Path, data: Dataset) -> dict[str, Any]:
         "file": path.name,
         "bytes": path.stat().st_size,
         "measure": measure.name,
-        "score": _score(engine, data.test),
+        "score": score(engine, data.test),
         "pictures": len(data.test),
-        "further": {name: {"score": _score(engine, part), "pictures": len(part)} for name, part in dict(data.further).items()},
+        "further": {name: {"score": score(engine, part), "pictures": len(part)} for name, part in dict(data.further).items()},
         **weights_of(engine.program),
     }
 
 
-def _score(engine: Any, part: Part) -> float:
+def score(engine: Any, part: Part) -> float:
+    """Of the answers of an engine, by the measure that the labels have."""
     found = [engine.run(part.x[start : start + _CHUNK]) for start in range(0, len(part), _CHUNK)]
     listed = [each if isinstance(each, list) else [each] for each in found]
     return measure_for(part.y).of([np.concatenate(outputs) for outputs in zip(*listed, strict=True)], part.y)
