@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tflite-runtime test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet bench-few-bits check-predictions results widths plot bundled kernels wheel bench-device docs lint clean
+.PHONY: help demo test test-slow test-tflite-runtime test-backends test-pi bench bench-quick bench-compare bench-report bench-peers bench-twin bench-digits bench-resnet bench-few-bits check-predictions results widths plot bundled kernels wheel bench-device docs lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ test-tflite-runtime: $(VENV)/.tests .venv-tflite/.installed  ## our .tflite file
 	rm -rf .venv-tflite/cases
 	$(BIN)/python tests/tflite_cases.py .venv-tflite/cases
 	EDGE_TFLITE_CASES=.venv-tflite/cases .venv-tflite/bin/python -m pytest -q --noconftest -m tflite_runtime tests/test_tflite_runtime.py
+
+test-backends: $(VENV)/.tests  ## layers and training steps on Keras' jax backend, beside TensorFlow; installs jax into an environment of its own
+	$(PYTHON) -m venv .venv-backends && .venv-backends/bin/python -m pip --disable-pip-version-check -q install -e '.[convert,test]' 'jax[cpu]'
+	.venv-backends/bin/python -m pytest -q tests/test_training_backends.py
 
 PI_CPU ?= cortex-a53 cortex-a72 cortex-a76
 

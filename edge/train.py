@@ -29,6 +29,7 @@ from edge.zoo_writer import Model, keras_package, save
 
 LEAST_PICTURES = 10
 MODEL = "model.keras"
+TEACHER = "the float net, without dropout"  # results without it: the same with its dropout on
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     save(network, folder / MODEL)
     names = data.names if network.output_shape[1:] == (len(data.names),) else ()  # a folder may have fewer classes
     found = convert_and_test(folder, settings.precision, data, len(training.train), names)
-    result = {**facts(settings, made.network, data, permuted=made.permuted), **training_facts(state), "how": how, **found}
+    taught = {"teacher": TEACHER} if teacher is not None else {}
+    result = {**facts(settings, made.network, data, permuted=made.permuted), **training_facts(state), "how": how, **taught, **found}
     write_atomically(folder / RESULT, [json.dumps(result, indent=2).encode()])
     return result
 

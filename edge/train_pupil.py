@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def pupil(network: Model, recipe: Recipe, schedule: Schedule, steps: int, *, epo
     answers = logits_of(network)(seen)
     if teacher is not None:
         teacher.trainable = False
-        theirs = logits_of(teacher)(seen, training=False)
+        theirs = _untrained_class()(logits_of(teacher))(seen)
         answers = [keras.ops.concatenate(pair, axis=-1) for pair in zip(answers, theirs, strict=True)]
     share = schedule.teacher if teacher is not None else 0.0
     model = keras.Model(picture, answers)
@@ -53,6 +54,25 @@ def pupil(network: Model, recipe: Recipe, schedule: Schedule, steps: int, *, epo
         jit_compile=False,  # on processors XLA takes twice the time
     )
     return model
+
+
+@cache
+def _untrained_class() -> type:
+    """A layer that asks a network as it answers outside a training, without dropout.
+
+    `network(x, training=False)` does not: within a model a network is told anew whether it is trained, each time that the model is.
+    """
+
+    class Untrained(keras_package().layers.Layer):  # type: ignore[misc]
+        def __init__(self, network: Model, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.network = network
+
+        def call(self, inputs: Tensor) -> list[Tensor]:
+            answers = self.network(inputs, training=False)
+            return list(answers) if isinstance(answers, (list, tuple)) else [answers]
+
+    return Untrained
 
 
 def _augmented(picture: Tensor, change: Augment) -> Tensor:

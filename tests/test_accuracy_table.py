@@ -15,7 +15,7 @@ from accuracy_rows import COLUMNS, CURVES, Cell, absent, cell, collect, read_row
 from accuracy_table import LEAST_ONE_BIT_SHARE, page, readme_with, short_of_signs
 
 from edge.recipes import RECIPES, TABLE
-from edge.train import decisive, settings_for
+from edge.train import TEACHER, decisive, settings_for
 from edge.zoo import NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +27,8 @@ def row(recipe: str, precision: str, score: float, *, seed: int = 0, epochs: int
     file = {"file": "model.edge", "bytes": 2048, "measure": "accuracy", "score": score, "pictures": 10_000}
     file |= {"further": {}, "weights": 5, "one_bit_share": share}
     files = {"float": file, "int8": {**file, "score": score - 0.01}} if precision == "float" else {precision: file}
-    made = {"run": settings.name, "recipe": recipe, "precision": precision, "width": 1.0, "seed": seed, "epochs": settings.epochs}
+    about = {"network": RECIPES[recipe].network, **({"teacher": TEACHER} if RECIPES[recipe].schedule(precision).teacher else {})}
+    made = {**about, "run": settings.name, "recipe": recipe, "precision": precision, "width": 1.0, "seed": seed, "epochs": settings.epochs}
     spent = {"best_epoch": 1, "training_s": 60.0, "training_cpu_s": 30.0, "command": settings.command, "files": files}
     return {**made, **spent, "hardware": {"processor": "one", "threads": 1}, "versions": {"tensorflow": "2"}}
 
@@ -84,6 +85,13 @@ def test_clocks_have_a_table_of_dials_learnt_and_not() -> None:
     assert "| clock-float | 1.50 | 12.25 | 2,048 |\n| clock-float, 8 bit | 1.50 | 12.25 | 2,048 |\n" in made
     assert "| **1.50** | 1.50 |" in made
     assert "## Clocks" not in page([row("lenet", "float", 0.99)])
+
+
+def test_runs_with_a_teacher_whose_dropout_was_on_are_marked() -> None:
+    former = {name: value for name, value in row("mlp-base", "xnor", 0.98).items() if name != "teacher"}
+    residual = {name: value for name, value in row("resnet-2", "xnor", 0.8).items() if name != "teacher"}
+    assert "| mlp-base-xnor † |" in page([former]) and "† learnt from" in page([former])
+    assert "†" not in page([row("mlp-base", "float", 0.98), row("mlp-base", "xnor", 0.98), residual])
 
 
 def test_a_new_run_takes_the_place_of_an_older_one(tmp_path: Path) -> None:

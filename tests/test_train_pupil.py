@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.recipes import Augment
+from edge.recipes import RECIPES, Augment
+from edge.zoo import build
 from edge.zoo_writer import keras_package
 
 pytest.importorskip("keras")
@@ -60,3 +61,17 @@ def test_a_flip_is_left_to_right() -> None:
 def test_no_change_is_no_layer() -> None:
     pictures = noise(2)
     np.testing.assert_array_equal(changed(pictures, Augment()), pictures)
+
+
+def test_a_teacher_answers_without_dropout() -> None:
+    from edge.train_pupil import logits_of, pupil
+
+    keras, made = keras_package(), RECIPES["mlp-base-fashion"]
+    network, teacher = build(made.network, "xnor-weights", width=0.1), build(made.network, "float", width=0.1)
+    assert any(isinstance(layer, keras.layers.Dropout) for layer in teacher.layers)
+    model = pupil(network, made, made.schedule("xnor-weights"), 1, epochs=1, teacher=teacher)
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 28, 28, 1)).astype(np.float32)
+    theirs = logits_of(teacher)(pictures, training=False)
+    for training in (True, False):
+        np.testing.assert_allclose(model(pictures, training=training)[:, 10:], theirs, atol=1e-5)
+    assert len(model.trainable_variables) == len(network.trainable_variables)
