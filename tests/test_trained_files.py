@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bench_data import cifar10
+from PIL import Image
 from run_models import invoke
 
 import edge
 from edge import clocks
-from edge.cli_model import bundled_models
+from edge.cli_model import BUNDLED, bundled_models
 from edge.datasets import Part, load
 from edge.format import read
 from edge.train_result import score, weights_of
@@ -19,6 +21,7 @@ from edge.train_scores import MEASURES, measure_for
 from edge.trained_files import TrainedFile, trained_files
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 MOST_BYTES, LEAST_SHARE = 1_000_000, 0.95
 FILES = [pytest.param(each, id=each.name) for each in trained_files()]
 SLOW = ("cifar10", "clocks")  # half a minute to unpack, to draw
@@ -54,6 +57,12 @@ def test_the_file_scores_on_the_test_set_what_is_said(each: TrainedFile) -> None
         pytest.skip(f"needs the test set {each.test_set} in ../shared/data")
     assert measure_for(part.y) is MEASURES[each.measure]
     assert score(edge.load(each.path), part) == pytest.approx(each.score, abs=1e-9)
+
+
+def test_the_clock_tells_the_time_of_its_example() -> None:
+    with Image.open(EXAMPLES / "clock.png") as picture:
+        hours, minutes = edge.load(BUNDLED / "clock.edge").run(np.asarray(picture)[..., None])
+    assert hours.argmax() == 8 and abs(int(minutes.argmax()) - 57) <= 1
 
 
 def test_the_command_lists_them() -> None:
