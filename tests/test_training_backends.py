@@ -38,7 +38,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_a_backend_gives_what_tensorflow_does(backend: str, reference: Answers, tmp_path: Path) -> None:
     if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"needs {backend}, which `make test-backends` installs (torch: pip install torch)")
+        pytest.skip(f"needs {backend}: `make test-backends` installs jax, pip install torch the other")
     found = answers(backend, tmp_path)
     assert sorted(found) == sorted(reference) and any(name.startswith("learnt") for name in found)
     for name, values in found.items():
