@@ -20,7 +20,9 @@ from edge.train_scores import MINUTES_OFF
 
 PICTURE = ROOT / "docs" / "learning-curves.svg"
 COLOURS = {"float": "0.55", "xnor-weights": "#8b6fd6", "dorefa-weights": "#d97706", "xnor": "#0d9488", "xnor-k": "#2563eb"}
-TICKS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 12, 15, 20, 30, 50, 100, 200)
+FINE_TICKS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 12, 15, 20, 30, 50, 100, 200)
+TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
+WIDE = 20  # times from the least to the largest, from which fine ticks stand too close
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _panel(axes: Any, lesson: Lesson) -> None:
     axes.set_title(f"{lesson.recipe}, {lesson.unit}", fontsize=8, loc="left")
     axes.set(yscale="log", xlim=(0, None), xlabel="epoch")
     low, high = axes.get_ylim()
-    ticks = [tick for tick in TICKS if low <= tick <= high]
+    ticks = [tick for tick in (FINE_TICKS if high < WIDE * low else TICKS) if low <= tick <= high]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.locator_params(axis="x", integer=True)
