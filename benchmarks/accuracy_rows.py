@@ -14,6 +14,7 @@ import numpy as np
 from edge.recipes import RECIPES, TABLE
 from edge.train import RESULT
 from edge.train_loop import CURVE
+from edge.train_scores import MINUTES_OFF
 
 ROOT = Path(__file__).resolve().parent.parent
 STORED = ROOT / "benchmarks" / "results" / "accuracy.json"
@@ -37,7 +38,7 @@ class Cell:
 
     @property
     def is_minutes(self) -> bool:
-        return bool(self.file["measure"] != "accuracy")
+        return is_minutes(self.file)
 
     @property
     def value(self) -> float:
@@ -122,6 +123,11 @@ def cell(rows: Rows, recipe: str, column: str, width: float = 1.0) -> Cell | Non
     mine = [row for row in rows if (row["recipe"], row["precision"], row["width"]) == (recipe, precision, width) and is_whole(row)]
     mine.sort(key=lambda row: row["seed"])
     return Cell(tuple(row["files"][column]["score"] for row in mine), mine[0]["files"][column]) if mine else None
+
+
+def is_minutes(file: Mapping[str, Any]) -> bool:
+    """Whether the score of a file is minutes, not a share."""
+    return bool(file["measure"] == MINUTES_OFF.name)
 
 
 def is_whole(row: Mapping[str, Any]) -> bool:

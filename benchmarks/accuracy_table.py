@@ -16,14 +16,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accuracy_rows import COLUMNS, ROOT, Cell, Rows, absent, cell, collect, keep, measure_latencies, read_rows
+from accuracy_rows import COLUMNS, ROOT, Cell, Rows, absent, cell, collect, is_minutes, keep, measure_latencies, read_rows
 from learning_curves import plot as plot_curves
 from wider_networks import plot as plot_widths
 from wider_networks import section
 
 from edge.console import bytes_text
 from edge.recipes import RECIPES, TABLE, Recipe
-from edge.train_scores import MINUTES_OFF
 
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 START, END = "<!-- accuracy: made by benchmarks/accuracy_table.py -->", "<!-- end of accuracy -->"
@@ -96,7 +95,7 @@ def _noisy_teachers(rows: Rows) -> str:
 
 def clocks(rows: Rows) -> str:
     """How far off the time is on dials that were learnt and on others; nothing where no such run is stored."""
-    files = [(_label(row, name), file) for row in rows for name, file in row["files"].items() if file["measure"] == MINUTES_OFF.name]
+    files = [(_label(row, name), file) for row in rows for name, file in row["files"].items() if is_minutes(file)]
     if not files:
         return ""
     lines = [f"| {label} | {file['score']:.2f} | {file['further']['unseen']['score']:.2f} | {file['bytes']:,} |" for label, file in files]

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accuracy_rows import CURVES, ROOT, Rows, is_whole
+from accuracy_rows import CURVES, ROOT, Rows, is_minutes, is_whole
 from panels import draw
 
 from edge.recipes import TABLE
-from edge.train_scores import MINUTES_OFF
 
 PICTURE = ROOT / "docs" / "learning-curves.svg"
 COLOURS = {"float": "0.55", "xnor-weights": "#8b6fd6", "dorefa-weights": "#d97706", "xnor": "#0d9488", "xnor-k": "#2563eb"}
@@ -52,7 +51,7 @@ def lessons(rows: Rows, folder: Path = CURVES) -> list[Lesson]:
         paths = {row["precision"]: (row, folder / f"{row['run']}.csv") for row in mine}
         told = [paths[precision] for precision in COLOURS if precision in paths and paths[precision][1].exists()]
         if told:
-            unit = "minutes off" if _is_minutes(told[0][0]) else "% wrong"
+            unit = "minutes off" if _in_minutes(told[0][0]) else "% wrong"
             found.append(Lesson(name, unit, [_curve(row, path) for row, path in told]))
     return found
 
@@ -61,12 +60,12 @@ def _curve(row: Mapping[str, Any], path: Path) -> Curve:
     with path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     scores = [float(line["validation"]) for line in lines]
-    wrong = scores if _is_minutes(row) else [100 * (1 - score) for score in scores]
+    wrong = scores if _in_minutes(row) else [100 * (1 - score) for score in scores]
     return Curve(row["precision"], wrong, sum(line["stage"] == "signs" for line in lines), row["best_epoch"])
 
 
-def _is_minutes(row: Mapping[str, Any]) -> bool:
-    return any(file["measure"] == MINUTES_OFF.name for file in row["files"].values())
+def _in_minutes(row: Mapping[str, Any]) -> bool:
+    return any(is_minutes(file) for file in row["files"].values())
 
 
 def plot(rows: Rows, path: Path = PICTURE, folder: Path = CURVES) -> bool:
