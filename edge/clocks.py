@@ -26,11 +26,11 @@ from edge.clock_shapes import DIALS, HANDS, TRAINED_DIALS, TRAINED_HANDS, Shape,
 from edge.datasets import Dataset, Part, Pictures
 from edge.errors import InputError
 from edge.files import write_atomically
+from edge.recipes import CLOCKS_HELD_BACK as HELD_BACK
 
 VERSION = 2  # of the pictures; another one, other pictures
 SIZE = 150
 TRAIN, TEST, UNSEEN = 14_400, 3_600, 1_000
-HELD_BACK = 720  # of those to learn from, the last: turned as those for tests are
 _OVERSAMPLING = 3
 _RADIUS = 0.46  # of the dial, of the picture's side, before it is scaled
 HOUR_HAND, MINUTE_HAND = 0.52, 0.84  # lengths, of the radius
