@@ -108,7 +108,7 @@ def keep(rows: Rows, runs: Path) -> None:
     CURVES.mkdir(exist_ok=True)
     for row in rows:
         curve = runs / row["run"] / CURVE
-        if curve.exists():
+        if curve.exists() and (curve.parent / RESULT).exists():  # one without may be of the same run begun anew
             (CURVES / f"{row['run']}.csv").write_text(curve.read_text(encoding="utf-8"), encoding="utf-8")
 
 

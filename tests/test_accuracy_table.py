@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import accuracy_rows
 import accuracy_table
 import pytest
 import train_results
@@ -99,6 +100,20 @@ def test_a_new_run_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
     (tmp_path / "lenet-float" / "result.json").write_text(json.dumps(row("lenet", "float", 0.995)))
     rows = collect(tmp_path, [row("lenet", "float", 0.9), row("lenet", "xnor", 0.9)])
     assert [each["files"][each["precision"]]["score"] for each in rows] == [0.995, 0.9]
+
+
+def test_a_run_begun_anew_leaves_the_curve_of_the_stored_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its own is shorter than the epoch that was kept, until it has ended."""
+    monkeypatch.setattr(accuracy_rows, "STORED", tmp_path / "accuracy.json")
+    monkeypatch.setattr(accuracy_rows, "CURVES", tmp_path / "curves")
+    stored, folder = row("lenet", "float", 0.99), tmp_path / "lenet-float"
+    folder.mkdir()
+    (folder / "curve.csv").write_text("begun")
+    accuracy_rows.keep([stored], tmp_path)
+    assert not (tmp_path / "curves" / "lenet-float.csv").exists()
+    (folder / "result.json").write_text(json.dumps(stored))
+    accuracy_rows.keep([stored], tmp_path)
+    assert (tmp_path / "curves" / "lenet-float.csv").read_text() == "begun"
 
 
 def test_runs_that_make_pictures_are_no_rows(tmp_path: Path) -> None:
