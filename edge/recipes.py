@@ -27,6 +27,7 @@ from edge.recipes_gan import GANS
 from edge.zoo_writer import QUANTIZED
 
 PRECISIONS = ("float", *QUANTIZED)
+_LENGTHS = ("epochs", "signs_first")
 CLOCKS_HELD_BACK = 720  # which `edge.clocks` renders turned, as those for tests
 
 
@@ -37,6 +38,7 @@ class Schedule:
     rate: the highest learning rate. warm_up: epochs until it is reached. decay: weight decay of SGD.
     teacher: share of the loss that compares with the float net's answers, the rest with the labels.
     signs_first: of the epochs, how many train with signs between layers and float weights.
+    from_teacher: the weights begin as those of the float net, and not at random (as in Liu et al., 2018, arXiv:1808.00278).
     """
 
     epochs: int
@@ -46,6 +48,7 @@ class Schedule:
     decay: float = 0.0
     teacher: float = 0.0
     signs_first: int = 0
+    from_teacher: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,9 @@ class Recipe:
 
     def how(self, precision: str) -> dict[str, Any]:
         """What decides a training but for its length, as JSON; a result that tells of another was trained by a former recipe."""
-        schedule = {name: value for name, value in asdict(self.schedule(precision)).items() if name not in ("epochs", "signs_first")}
-        turning = {"turning": self.turning} if self.turning else {}
-        return {"batch": self.batch, **schedule, "changes": asdict(self.augment), **turning}
+        schedule = {name: value for name, value in asdict(self.schedule(precision)).items() if name not in _LENGTHS}
+        only_where_set = {"from_teacher": schedule.pop("from_teacher"), "turning": self.turning}
+        return {"batch": self.batch, **schedule, "changes": asdict(self.augment), **{k: v for k, v in only_where_set.items() if v}}
 
 
 def recipe(name: str) -> Recipe:
@@ -195,9 +198,11 @@ def _colours() -> Iterator[Recipe]:
 
 
 def _clock() -> Recipe:
+    weights = Schedule(24, 2e-3, teacher=_TAUGHT, from_teacher=True)
+    signs = replace(weights, epochs=36, signs_first=14)
     return Recipe(
-        "clock", "clock", "clocks", _schedules(24, 24, 40), batch=24, held_back=CLOCKS_HELD_BACK, loss_weights=(6.0, 4.0), turning=0.2,
-        asked=(1.89, 2.0, 2.5), seed_figures={"float": 1.89},
+        "clock", "clock", "clocks", Schedules(Schedule(24, 1e-3), weights, signs), batch=24, held_back=CLOCKS_HELD_BACK,
+        loss_weights=(6.0, 4.0), turning=0.2, asked=(1.89, 2.0, 2.5), seed_figures={"float": 1.89},
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from edge.files import write_atomically
 from edge.recipes import PRECISIONS, Recipe, recipe
 from edge.train_folder import RESULT, check, claim, read_json
 from edge.train_loop import Batch, Epoch, State, Training, run
+from edge.train_pupil import begin_as
 from edge.train_result import convert_and_test
 from edge.zoo import build
 from edge.zoo_writer import Model, keras_package, save
@@ -103,6 +104,8 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     data = _data(made, settings, network, told)
     claim(folder, decisive(settings, data, how), resume=resume)
     teacher = _teacher(settings, folder) if schedule.teacher else None
+    if schedule.from_teacher:
+        begin_as(teacher, network)
     part = max(min(made.held_back, len(data.train) // 5), 1)
     scaled = replace(schedule, epochs=settings.epochs, signs_first=round(schedule.signs_first * settings.epochs / schedule.epochs))
     training = Training(
@@ -111,7 +114,9 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, told: Told 
     state = run(training, folder, told=lambda row: told.epoch(settings, row), batch=told.batch, callbacks=board)
     save(network, folder / MODEL)
     names = data.names if network.output_shape[1:] == (len(data.names),) else ()  # a folder may have fewer classes
-    found = convert_and_test(folder, settings.precision, data, len(training.train), names)
+    # Pictures that only the training turns do not look as those in use; those held back do.
+    usual = training.held_back if made.turning else training.train
+    found = convert_and_test(folder, settings.precision, data, usual, names)
     taught = {"teacher": TEACHER} if teacher is not None else {}
     result = {**facts(settings, made.network, data, permuted=made.permuted), **training_facts(state), "how": how, **taught, **found}
     write_atomically(folder / RESULT, [json.dumps(result, indent=2).encode()])

@@ -30,6 +30,14 @@ def logits_of(network: Model) -> Model:
     return keras.Model(network.input, ends or network.outputs)
 
 
+def begin_as(teacher: Model, network: Model) -> None:
+    """Give the layers of `network` the kernels of the teacher's of the same name; what only one of them has (biases, norms) stays."""
+    kernels = {layer.name: layer.kernel for layer in teacher.layers if hasattr(layer, "kernel")}
+    for layer in network.layers:
+        if hasattr(layer, "kernel") and layer.name in kernels:
+            layer.kernel.assign(kernels[layer.name])
+
+
 def pupil(network: Model, recipe: Recipe, schedule: Schedule, steps: int, *, epochs: int, teacher: Model | None = None) -> Model:
     """The compiled model that trains `network` for `epochs` of `steps` batches: pictures 0..255 in, one tensor for each output.
 

@@ -19,11 +19,11 @@ CALIBRATION_PICTURES = 500
 _CHUNK = 1_000
 
 
-def convert_and_test(folder: Path, precision: str, data: Dataset, learnt_from: int, names: tuple[str, ...] = ()) -> dict[str, Any]:
+def convert_and_test(folder: Path, precision: str, data: Dataset, usual: Part, names: tuple[str, ...] = ()) -> dict[str, Any]:
     """Of `model.keras` in `folder`: the files, by what they are called in the results table, each with its scores.
 
-    A float net is converted at 32 bits and at 8, calibrated on pictures of the first `learnt_from` that it learnt from; others as they were
-    trained. `names` are those of the classes. Whatever files of edge stand in the way are replaced.
+    A float net is converted at 32 bits and at 8, calibrated on `usual` pictures, none of them for tests; others as they were trained.
+    `names` are those of the classes. Whatever files of edge stand in the way are replaced.
     """
     import edge
 
@@ -33,8 +33,8 @@ def convert_and_test(folder: Path, precision: str, data: Dataset, learnt_from: i
         edge.convert(source, folder / "model.edge", bits=1, **options)
         return {"files": {precision: _tested(folder / "model.edge", data)}}
     edge.convert(source, folder / "model.edge", bits=32, **options)
-    chosen = np.linspace(0, learnt_from - 1, min(CALIBRATION_PICTURES, learnt_from)).astype(int)
-    edge.convert(source, folder / "model-int8.edge", bits=8, calibrate=data.train.x[chosen], **options)
+    chosen = np.linspace(0, len(usual) - 1, min(CALIBRATION_PICTURES, len(usual))).astype(int)
+    edge.convert(source, folder / "model-int8.edge", bits=8, calibrate=usual.x[chosen], **options)
     return {"files": {"float": _tested(folder / "model.edge", data), "int8": _tested(folder / "model-int8.edge", data)}}
 
 

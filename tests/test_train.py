@@ -56,12 +56,12 @@ def data_file(
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny_recipe() -> Iterator[None]:
-    """A recipe with everything in it, for a small dense network: dropout, changed pictures, a teacher, two stages."""
+    """A recipe with everything in it, for a small dense network: dropout, changed pictures, a teacher to begin as, two stages."""
     made = replace(
         RECIPES["mlp-base"],
         name="tiny",
         schedules=Schedules(
-            Schedule(3, 1e-2), Schedule(3, 1e-2, teacher=0.5), Schedule(4, 1e-2, teacher=0.5, signs_first=2)
+            Schedule(3, 1e-2), Schedule(3, 1e-2, teacher=0.5), Schedule(4, 1e-2, teacher=0.5, signs_first=2, from_teacher=True)
         ),
         batch=32,
         augment=Augment(shift=0.02, turn=0.01, zoom=0.02, noise=1.0),
