@@ -38,7 +38,7 @@ class Schedule:
     rate: the highest learning rate. warm_up: epochs until it is reached. decay: weight decay of SGD.
     teacher: share of the loss that compares with the float net's answers, the rest with the labels.
     signs_first: of the epochs, how many train with signs between layers and float weights.
-    from_teacher: the weights begin as those of the float net, and not at random (as in Liu et al., 2018, arXiv:1808.00278).
+    from_teacher: with a teacher, whether kernels begin as the float net's, not at random (Liu et al., 2018, arXiv:1808.00278).
     """
 
     epochs: int

@@ -31,7 +31,7 @@ def logits_of(network: Model) -> Model:
 
 
 def begin_as(teacher: Model, network: Model) -> None:
-    """Give the layers of `network` the kernels of the teacher's of the same name; what only one of them has (biases, norms) stays."""
+    """Give the layers of `network` the kernels of the teacher's layers of the same name; its biases and norms stay."""
     kernels = {layer.name: layer.kernel for layer in teacher.layers if hasattr(layer, "kernel")}
     for layer in network.layers:
         if hasattr(layer, "kernel") and layer.name in kernels:

@@ -78,7 +78,7 @@ def test_a_teacher_answers_without_dropout() -> None:
 
 
 def test_a_network_may_begin_as_its_teacher() -> None:
-    """Kernels of layers of the same name; what the teacher lacks (norms) or gives no layer of signs (biases) stays."""
+    """Kernels of layers of the same name; biases and norms stay."""
     from edge.train_pupil import begin_as
 
     network, teacher = build("clock", "xnor", width=0.125), build("clock", "float", width=0.125)
