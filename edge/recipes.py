@@ -10,7 +10,7 @@ networks leave the training open, and where 1 bit needs more than they say, reci
 - Adam (for residual nets of floats SGD with Nesterov momentum), a linear warm-up and half a cosine down to 0
 - latent weights clipped to -1..1 (https://arxiv.org/abs/1602.02830), straight-through gradients, a batch norm before each sign
 - 1 bit learns from the trained float net of the same recipe besides the labels (https://arxiv.org/abs/1503.02531)
-- kernels of large nets with weights of 1 bit begin as the float net's (https://arxiv.org/abs/1808.00278)
+- convolutional nets of 1 bit, mostly, begin with the kernels of that float net (https://arxiv.org/abs/1808.00278)
 - deep nets of signs in two stages: signs between layers first, then signs as weights too (https://arxiv.org/abs/1904.05868)
 - pictures shifted, turned and scaled a little by Keras' layers, unless their pixels are permuted; clocks turned to any angle, by and by
 
@@ -138,10 +138,11 @@ def _schedules(
 
 def _digits_and_clothes() -> Iterator[Recipe]:
     large = (99.3, 99.2, 99.0)
-    yield Recipe("lenet", "lenet", "mnist", _schedules(7, 7, 9), augment=_DIGITS, asked=large)
+    yield Recipe("lenet", "lenet", "mnist", _schedules(7, 5, 7, from_teacher=True), augment=_DIGITS, asked=large)
     yield Recipe("digits8", "digits8", "mnist", _schedules(7, 7, 9), augment=_DIGITS, asked=large, seed_figures={"float": 98.8})
     base = Recipe(
-        "cnn-base", "cnn-base", "mnist", _schedules(14, 10, 12, raised=(2, 10)), augment=_DIGITS, asked=large, seed_figures={"float": 99.0}
+        "cnn-base", "cnn-base", "mnist", _schedules(14, 6, 8, raised=(2, 10), from_teacher=True), augment=_DIGITS, asked=large,
+        seed_figures={"float": 99.0},
     )  # fmt: skip
     yield base
     yield Recipe("cnn-mnist", "cnn-mnist", "mnist", _schedules(16, 16, 24), augment=_DIGITS, asked=(99.2, 99.0, 98.5))
@@ -163,8 +164,7 @@ def _digits_and_clothes() -> Iterator[Recipe]:
     fashion = replace(worn, name="mlp-fashion", network="mlp-fashion", seed_figures={"float": 87.7})
     yield fashion
     yield _permuted(fashion, {"float": 88.9})
-    # The last four: an epoch takes thrice that of `cnn-base` and more, so these begin as their float net, which needs fewer.
-    few = _schedules(6, 4, 6, raised=(2, 10), from_teacher=True)
+    few = _schedules(6, 4, 6, raised=(2, 10), from_teacher=True)  # an epoch takes three times that of `cnn-base`
     cnn = replace(base, name="cnn-digits", network="cnn-digits", schedules=few)
     yield cnn
     yield replace(_permuted(cnn, {"float": 97.4}), asked=None)
@@ -197,9 +197,8 @@ def _colours() -> Iterator[Recipe]:
         own = Recipe(f"resnet-{n}", f"resnet({n})", "cifar10", schedules, augment=_COLOURS, asked=asked[n], seed_figures=figures)
         yield own
         yield replace(own, name=f"resnet-{n}-shortcuts", network=f"resnet({n})-shortcuts", seed_figures={})
-    yield Recipe(
-        "cnn-cifar10", "cnn-cifar10", "cifar10", _schedules(40, 50, 60, raised=(2, 10)), augment=_COLOURS, asked=(80.0, 79.0, 76.0)
-    )  # fmt: skip
+    begun = _schedules(40, 20, 30, raised=(2, 10), from_teacher=True)
+    yield Recipe("cnn-cifar10", "cnn-cifar10", "cifar10", begun, augment=_COLOURS, asked=(80.0, 79.0, 76.0))
 
 
 def _clock() -> Recipe:
