@@ -191,9 +191,9 @@ def _colours() -> Iterator[Recipe]:
     for n in (2, 5):
         figures = dict(zip(("float", "xnor-weights", "dorefa-weights"), seeds[n], strict=True))
         floats, weights, signs = epochs[n]
-        taught = Schedule(weights, 2e-3, teacher=_TAUGHT, from_teacher=True)
-        quick = replace(taught, epochs=signs, rate=1e-2, signs_first=2 * signs // 5, from_teacher=False)
-        schedules = Schedules(Schedule(floats, 0.1, "sgd", decay=5e-4), taught, quick)
+        taught = Schedule(weights, 2e-3, teacher=_TAUGHT)
+        quick = replace(taught, epochs=signs, rate=1e-2, signs_first=2 * signs // 5)
+        schedules = Schedules(Schedule(floats, 0.1, "sgd", decay=5e-4), replace(taught, from_teacher=True), quick)
         own = Recipe(f"resnet-{n}", f"resnet({n})", "cifar10", schedules, augment=_COLOURS, asked=asked[n], seed_figures=figures)
         yield own
         yield replace(own, name=f"resnet-{n}-shortcuts", network=f"resnet({n})-shortcuts", seed_figures={})
