@@ -29,7 +29,7 @@ demo: $(VENV)/.runtime  ## convert the example model and classify a picture
 	$(BIN)/edge run examples/image.png -m examples/digits.edge
 
 test: $(VENV)/.tests  ## all tests but the slow ones
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow and not tflite_runtime and not pi'
+	$(BIN)/python -m pytest -q --durations 20 -n auto --dist worksteal -m 'not slow and not tflite_runtime and not pi'
 
 test-slow: $(VENV)/.tests  ## the slow tests
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow
