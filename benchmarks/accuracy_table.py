@@ -129,9 +129,9 @@ def page(rows: Rows) -> str:
 
 Test accuracy in percent, of the whole test set, by the converted file in the engine (`clock`: minutes that the time is off, on rendered
 clocks of our own, not on the pictures of the network's description). **Bold**: as much as was asked. "Described" is what the description of
-the network reports. An empty cell is not measured; one is of seed 0, or the mean ± the standard deviation of several seeds, each with a
-line below. Every column but the first two has at least {100 * LEAST_ONE_BIT_SHARE:.0f} % of the weights at 1 bit; `xnor` has signs between
-layers too. The epoch was chosen on training pictures that were held back. `make results` trains what is missing.
+the network reports. An empty cell is not measured; others are of seed 0, or the mean ± the standard deviation of several seeds, each with
+a line below. Every column but the first two has at least {100 * LEAST_ONE_BIT_SHARE:.0f} % of the weights at 1 bit; `xnor` has signs
+between layers too. The epoch was chosen on training pictures that were held back. `make results` trains what is missing.
 
 {table(rows)}
 
