@@ -153,10 +153,10 @@ def _digits_and_clothes() -> Iterator[Recipe]:
     yield digits
     yield _permuted(mlp, {})
     yield _permuted(digits, {"float": 98.2})
+    begun = _schedules(20, 8, 12, raised=(5, 10), from_teacher=True)
     clothes = Recipe(
-        "cnn-base-fashion", "cnn-base", "fashion_mnist", _schedules(20, 16, 16, raised=(5, 10)), augment=_CLOTHES, asked=(92.1, 91.8, 90.5),
-        seed_figures={"float": 91.8},
-    )  # fmt: skip
+        "cnn-base-fashion", "cnn-base", "fashion_mnist", begun, augment=_CLOTHES, asked=(92.1, 91.8, 90.5), seed_figures={"float": 91.8}
+    )
     yield clothes
     worn = replace(mlp, name="mlp-base-fashion", data="fashion_mnist", augment=Augment(), asked=(88.9, 88.5, 87.0))
     yield replace(worn, seed_figures={"float": 86.9})
