@@ -14,6 +14,8 @@ disk, it does not see changes in other files, and every object it makes refers t
 
 from __future__ import annotations
 
+import functools
+import gc
 import inspect
 import re
 from collections.abc import Callable, Hashable, Iterator
@@ -45,7 +47,8 @@ def inlined(function: KernelFunction) -> Any:
     key = _content(function)
     found = _INLINED.get(key) if key is not None else None
     if found is None:
-        found = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, _nrt=False)(function)
+        options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True, "_nrt": False}
+        found = njit(**options, pipeline_class=_kernel_compiler())(function)
         if key is not None:
             _INLINED[key] = found
     return found
@@ -161,11 +164,55 @@ def _native_ir(function: KernelFunction) -> tuple[str, str]:
     flags.error_model = "numpy"  # division by zero gives inf or nan and raises nothing
     kind = signature()
     target = registry.cpu_target
-    with global_compiler_lock, _lowering_alone():
-        result = compiler.compile_extra(
-            target.typing_context, target.target_context, function, kind.args, kind.return_type, flags, {}
-        )
+    with global_compiler_lock, _lowering_alone(), _garbage_set_apart():
+        contexts = target.typing_context, target.target_context
+        result = compiler.compile_extra(*contexts, function, kind.args, kind.return_type, flags, {}, pipeline_class=_kernel_compiler())
         return str(result.library._final_module), result.fndesc.llvm_func_name
+
+
+@functools.cache
+def _kernel_compiler() -> Any:
+    """A class of Numba's compiler with the passes that kernels have a use for; all of them take an eighth longer.
+
+    Left out is what serves Python that kernels do not use: `with` and `raise`, functions within functions, array expressions, literals
+    as types, functions that Numba itself inlines. Code that needs one of these fails in typing or lowering.
+    """
+    from numba.core import compiler, typed_passes, untyped_passes
+    from numba.core.compiler_machinery import PassManager
+
+    passes = (
+        untyped_passes.TranslateByteCode, untyped_passes.FixupArgs, untyped_passes.IRProcessing, untyped_passes.DeadBranchPrune,
+        untyped_passes.GenericRewrites, untyped_passes.ReconstructSSA, typed_passes.NopythonTypeInference,
+        typed_passes.PreLowerStripPhis, typed_passes.IRLegalization, typed_passes.AnnotateTypes, typed_passes.NativeLowering,
+        typed_passes.NoPythonBackend,
+    )  # fmt: skip
+
+    class KernelCompiler(compiler.CompilerBase):
+        def define_pipelines(self) -> list[PassManager]:
+            manager = PassManager("kernel")
+            for each in passes:
+                manager.add_pass(each, each.__name__)
+            manager.finalize()
+            return [manager]
+
+    return KernelCompiler
+
+
+@contextmanager
+def _garbage_set_apart() -> Iterator[None]:
+    """Garbage is collected once, at the end, and only what came up within: looking through all that is older, again and again, took a
+    tenth of the time where TensorFlow is loaded. A collector that is off, or has something set apart already, is left as it is."""
+    if not gc.isenabled() or gc.get_freeze_count():
+        yield
+        return
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
+        gc.enable()
 
 
 @contextmanager

@@ -197,17 +197,17 @@ def _make(codes: Iterable[Code], machine: Machine, progress: Progress | None) ->
     finally:
         if absent:
             _forget_shared()
-    if absent:
-        gc.collect()  # Numba leaves cycles that hold the frames of its callers, and so what these hold: the constants of an engine
     if progress and absent:
         progress(len(absent), len(absent))
 
 
 def _forget_shared() -> None:
+    """Let go of the functions that the kernels shared, and of what Numba left."""
     if can_compile():
         from edge.kernels.build import forget
 
         forget()
+        gc.collect()  # Numba leaves cycles that hold the frames of its callers, and so what these hold: the constants of an engine
 
 
 def _compile(code: Code, machine: Machine) -> bytes:

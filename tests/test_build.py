@@ -1,14 +1,17 @@
-"""Functions that kernels share: equal ones are one, and what differs in anything that decides the code is another."""
+"""Functions that kernels share: equal ones are one, and what differs in anything that decides the code is another;
+compiling leaves the collector of garbage as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from edge.kernels import build
-from edge.kernels.build import forget, inlined
+from edge.kernels.build import forget, inlined, object_code
+from edge.kernels.isa import detect
 
 FACTOR = 2
 
@@ -77,3 +80,37 @@ def test_forgotten_functions_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> N
     first = inlined(adding(1))
     forget()
     assert not build._INLINED and inlined(adding(1)) is not first
+
+
+def nothing(args: Any, arena: Any, constants: Any, scratch: Any, part: int, parts: int) -> None:
+    pass
+
+
+def of_no_type(args: Any, arena: Any, constants: Any, scratch: Any, part: int, parts: int) -> None:
+    arena.of_no_type()
+
+
+@pytest.fixture
+def collector_off() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_the_collector_goes_on_where_compiling_fails() -> None:
+    with pytest.raises(Exception, match="of_no_type"):
+        object_code("edge_nothing", of_no_type, detect())
+    assert gc.isenabled() and not gc.get_freeze_count()
+
+
+def test_a_collector_that_is_off_stays_off(collector_off: None) -> None:
+    object_code("edge_nothing", nothing, detect())
+    assert not gc.isenabled() and not gc.get_freeze_count()
+
+
+def test_what_is_set_apart_stays_so() -> None:
+    gc.freeze()
+    object_code("edge_nothing", nothing, detect())
+    kept = gc.get_freeze_count()
+    gc.unfreeze()
+    assert kept
