@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import InputError, MissingPackage
+from edge.errors import InputError, MissingPackage, unknown_name
 from edge.labels import plain_names
 
 Pictures = NDArray[np.uint8]
@@ -96,7 +96,7 @@ def load(
     elif name in SOURCES:
         data = SOURCES[name](say)
     else:
-        raise InputError(f"there is no data set {name!r}, expected one of {', '.join(SOURCES)}, or a file or folder given by --data")
+        raise unknown_name("data set", name, SOURCES, ", or a file or folder given by --data")
     if shape is not None and data.train.x.shape[1:] != shape:
         raise InputError(
             f"the pictures of {path or name} are {data.train.x.shape[1:]}, but the network takes {shape}; give pictures of that size"

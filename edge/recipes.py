@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from edge.errors import InputError
+from edge.errors import InputError, unknown_name
 from edge.recipes_gan import GANS
 from edge.zoo_writer import QUANTIZED
 
@@ -117,7 +117,7 @@ class Recipe:
 def recipe(name: str) -> Recipe:
     """The recipe of this name; raises `InputError` for another."""
     if name not in RECIPES:
-        raise InputError(f"there is no recipe {name!r}, expected one of {', '.join((*RECIPES, *GANS))}")
+        raise unknown_name("recipe", name, (*RECIPES, *GANS))
     return RECIPES[name]
 
 

@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from edge.errors import InputError
+from edge.errors import unknown_name
 from edge.zoo_generative import (
     cgan_digits,
     cgan_digits_discriminator,
@@ -107,5 +107,5 @@ def build(name: str, precision: str = "float", *, width: float = 1.0) -> Model:
     """The network of this name, untrained. Raises `InputError` for an unknown name or precision, `MissingPackage` without Keras."""
     networks = {**NETWORKS, **GENERATORS}
     if name not in networks:
-        raise InputError(f"there is no network {name!r}, expected one of {', '.join(networks)}")
+        raise unknown_name("network", name, networks)
     return networks[name](precision, width=width)

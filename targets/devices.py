@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.errors import InputError
+from edge.errors import InputError, unknown_name
 from edge.kernels.isa import ISAS, Machine
 from edge.paths import require_file
 
@@ -155,9 +155,7 @@ def load_device(name: str) -> Device:
         return _parsed(known[name])
     if name.endswith(".toml"):
         return _parsed(require_file(name, "device profile"))
-    raise InputError(
-        f"there is no target {name!r}: expected {HOST} (this machine), {', '.join(known)}, or the path of a .toml file; name one of them"
-    )
+    raise unknown_name("target", name, (HOST, *known), f" ({HOST} is this machine), or the path of a .toml file")
 
 
 def _parsed(path: Path) -> Device:

@@ -301,6 +301,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["lenet5"], "there is no recipe 'lenet5', expected one of lenet, digits8"),
+        (["lenet5"], "; lenet or alexnet may be meant"),
         (["lenet", "--data", "none.npz"], "cannot read the data set none.npz"),
         (["lenet", "--precision", "half"], "'half' is not one of"),
         (["lenet", "--epochs", "0"], "0 is not in the range"),
