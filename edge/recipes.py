@@ -185,7 +185,7 @@ _COLOURS = Augment(shift=0.1, flip=True)
 
 
 def _colours() -> Iterator[Recipe]:
-    epochs = {2: (30, 20, 50), 5: (40, 25, 50)}
+    epochs = {2: (30, 20, 50), 5: (26, 12, 50)}
     seeds = {2: (80.0, 77.0, 78.0), 5: (82.0, 81.0, 80.0)}
     asked = {2: (87.0, 85.0, 80.0), 5: (90.0, 89.0, 84.0)}
     for n in (2, 5):
@@ -203,7 +203,7 @@ def _colours() -> Iterator[Recipe]:
 
 def _clock() -> Recipe:
     weights = Schedule(24, 2e-3, teacher=_TAUGHT, from_teacher=True)
-    signs = replace(weights, epochs=36, signs_first=14)
+    signs = replace(weights, epochs=36, rate=1e-2, signs_first=14)
     return Recipe(
         "clock", "clock", "clocks", Schedules(Schedule(24, 1e-3), weights, signs), batch=24, held_back=CLOCKS_HELD_BACK,
         loss_weights=(6.0, 4.0), turning=0.2, asked=(1.89, 2.0, 2.5), seed_figures={"float": 1.89},
