@@ -86,4 +86,4 @@ def _panel(axes: Any, lesson: Lesson) -> None:
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.locator_params(axis="x", integer=True)
-    axes.legend(fontsize=6, frameon=False, loc="upper right")
+    axes.legend(fontsize=6, frameon=False, loc="best")
