@@ -5,7 +5,6 @@ The command line prints the message of an `EdgeError` to stderr and exits with 1
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -30,6 +29,8 @@ def unknown_name(what: str, name: object, known: Iterable[str], beside: str = ""
 
     what: such as "recipe"; beside: what is to be said after the names, such as what else may be given.
     """
+    import difflib  # here alone: every command imports this module, few of them miss a name
+
     names = list(known)
     near = difflib.get_close_matches(str(name), names, n=2)
     meant = f"{' or '.join(near)} may be meant" if near else "name one of them"
